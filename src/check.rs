@@ -211,6 +211,7 @@ fn ask(
         passed_on: &[],
         headers: &headers,
         response_max: None,
+        websocket_key: None,
     };
     let answer = match upstream.send(&head, &mut OutBody::Absent, None, &mut 0) {
         Ok(answer) => answer,
@@ -305,6 +306,7 @@ mod tests {
             egress: Egress::default(),
             max_in_flight: 1,
             weight: 1,
+            websocket: true,
         };
         assert_eq!(
             endpoints(&provider),

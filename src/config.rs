@@ -244,6 +244,8 @@ pub struct ProviderConfig {
     pub max_in_flight: u64,
     /// Its share among the providers of one priority.
     pub weight: u64,
+    /// False refuses requests for a WebSocket.
+    pub websocket: bool,
 }
 
 impl ProviderConfig {

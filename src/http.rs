@@ -4,6 +4,7 @@
 pub(crate) mod body;
 pub(crate) mod buffer;
 pub(crate) mod chunked;
+pub(crate) mod end;
 pub(crate) mod framing;
 pub(crate) mod head;
 pub(crate) mod inflate;
@@ -12,3 +13,4 @@ pub(crate) mod name_filter;
 pub(crate) mod octets;
 pub(crate) mod refusal;
 pub(crate) mod rules;
+pub(crate) mod websocket;

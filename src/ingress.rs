@@ -19,9 +19,12 @@ pub(crate) mod live;
 pub(crate) mod other_protocol;
 pub(crate) mod pool;
 pub(crate) mod service;
+pub(crate) mod switch;
 pub(crate) mod tiny;
 
+pub(crate) use live::FAREWELL_MAX;
 pub use service::{After, Request, Service};
+pub(crate) use switch::ClientEnd;
 
 /// A running server of either kind. Dropping it stops accepting.
 pub enum Server {

@@ -56,5 +56,7 @@ mod skim;
 pub(crate) mod state;
 pub(crate) mod summary;
 pub(crate) mod target;
+mod tunnel;
 pub(crate) mod verdict;
 pub(crate) mod watchers;
+mod websocket;

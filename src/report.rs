@@ -78,6 +78,9 @@ pub(crate) struct ProviderReport {
     pub waiting: Option<Waiting>,
     /// The provider's requests.
     pub requests: RequestsReport,
+    /// Its WebSockets. An older evertoken has none.
+    #[serde(default)]
+    pub tunnels: TunnelsReport,
     /// The end of its cooldown.
     pub cooldown_until: Option<Timestamp>,
     /// What is left of its quota, as its answers said. An older evertoken says nothing about it.
@@ -206,6 +209,19 @@ pub(crate) struct RequestsReport {
     pub errors: u64,
     /// The time from the request's head to the answer's head; None before the first.
     pub first_byte: Option<Latency>,
+}
+
+/// The WebSockets to a provider since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TunnelsReport {
+    /// Those that are open.
+    pub open: u64,
+    /// All of them.
+    pub total: u64,
+    /// Bytes from clients.
+    pub received_bytes: u64,
+    /// Bytes to clients.
+    pub sent_bytes: u64,
 }
 
 /// Quantiles in milliseconds, estimated from the histogram of `/-/metrics`.

@@ -298,6 +298,7 @@ pub(crate) fn get(
         passed_on: &[],
         headers: &headers,
         response_max: None,
+        websocket_key: None,
     };
     let sent = upstream.send(&request, &mut OutBody::Absent, None, &mut 0);
     let mut answer = sent.map_err(|error| StatusError::Unasked(base.to_owned(), error))?;

@@ -35,6 +35,7 @@ mod silence;
 mod socket;
 mod source;
 mod surroundings;
+mod switched;
 mod talk;
 mod timeouts;
 mod tunnel;
@@ -44,6 +45,7 @@ mod wire;
 pub(crate) use answer::{Answer, Peeked, Piece, Pieces};
 pub(crate) use error::{SetupError, UpstreamError};
 pub(crate) use request::{OutBody, OutRequest};
+pub(crate) use switched::ProviderEnd;
 pub(crate) use timeouts::Timeouts;
 
 use answer::Rest;
@@ -107,7 +109,7 @@ impl Upstream {
         let outcome = match request::write_head(&mut head, &self.origin, request, body) {
             Ok(()) => {
                 let timeouts = self.timeouts.within(request.response_max);
-                self.send_head(&head, request.method, body, Watch::new(client), timeouts, attempts)
+                self.send_head(&head, request, body, Watch::new(client), timeouts, attempts)
             }
             Err(what) => Err(Fault::Unsendable(what).exchanging()),
         };
@@ -123,7 +125,7 @@ impl Upstream {
     fn send_head(
         &self,
         head: &[u8],
-        method: &str,
+        request: &OutRequest<'_>,
         body: &mut OutBody<'_>,
         mut watch: Watch,
         timeouts: Timeouts,
@@ -131,7 +133,7 @@ impl Upstream {
     ) -> Result<Answer<'_>, UpstreamError> {
         if let Some(kept) = self.idle.take() {
             *attempts += 1;
-            match self.attempt(kept, head, method, body, watch, timeouts) {
+            match self.attempt(kept, head, request, body, watch, timeouts) {
                 Ok(answer) => return Ok(answer),
                 Err((failed, same)) if failed.is_stale => {
                     debug!("A kept connection had ended; the request goes out once more");
@@ -142,7 +144,7 @@ impl Upstream {
         }
         let new = self.connect(&watch).map_err(Fault::connecting)?;
         *attempts += 1;
-        self.attempt(new, head, method, body, watch, timeouts)
+        self.attempt(new, head, request, body, watch, timeouts)
             .map_err(|(failed, _)| failed.fault.exchanging())
     }
 
@@ -161,12 +163,14 @@ impl Upstream {
         &self,
         wire: Wire,
         head: &[u8],
-        method: &str,
+        request: &OutRequest<'_>,
         body: &mut OutBody<'_>,
         watch: Watch,
         timeouts: Timeouts,
     ) -> Result<Answer<'_>, (Failed, Watch)> {
+        let method = request.method;
         let mut exchange = Exchange::on(wire, &watch, timeouts);
+        exchange.websocket_key = request.websocket_key;
         let outcome = exchange.run(head, body).and_then(|parsed| {
             let (framing, length) = response::framing(method, &parsed)?;
             Ok((parsed, framing, length))

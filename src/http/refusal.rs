@@ -8,6 +8,9 @@ use crate::http::message::{Headers, ResponseHead};
 /// The longest `Retry-After`: clients silently sleep for as long as it says.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
+/// The one version of WebSockets.
+pub(crate) const WEBSOCKET_VERSION: &str = "13";
+
 /// The reason for a refusal; its name is sent as `x-evertoken-error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -21,6 +24,10 @@ pub enum Code {
     ForbiddenOrigin,
     /// The client may not have what it asks for.
     NotAllowed,
+    /// A WebSocket where none is taken.
+    WebSocketOff,
+    /// A WebSocket of another version.
+    WebSocketVersion,
     /// The client's key has used up one of its limits.
     KeyLimit,
     /// `/to/<slug>` that does not exist or is disabled.
@@ -70,6 +77,7 @@ impl Code {
             Self::MethodNotAllowed => 405,
             Self::ClientTimeout => 408,
             Self::BodyTooLarge => 413,
+            Self::WebSocketOff | Self::WebSocketVersion => 426,
             Self::KeyLimit => 429,
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
@@ -90,6 +98,8 @@ impl Code {
             Self::ForbiddenHost => "forbidden_host",
             Self::ForbiddenOrigin => "forbidden_origin",
             Self::NotAllowed => "not_allowed",
+            Self::WebSocketOff => "websocket_off",
+            Self::WebSocketVersion => "websocket_version",
             Self::KeyLimit => "key_limit",
             Self::UnknownProvider => "unknown_provider",
             Self::NoProvider => "no_provider",
@@ -184,6 +194,18 @@ impl Refusal {
         }
         if self.code == Code::Unauthorized {
             headers.push("www-authenticate", "Bearer realm=\"evertoken\"");
+        }
+        // A 426 names the protocol that is spoken instead (RFC 9110 §15.5.22).
+        let instead = match self.code {
+            Code::WebSocketOff => Some("HTTP/1.1"),
+            Code::WebSocketVersion => Some("websocket"),
+            _ => None,
+        };
+        if let Some(instead) = instead {
+            headers.push("upgrade", instead);
+        }
+        if self.code == Code::WebSocketVersion {
+            headers.push("sec-websocket-version", WEBSOCKET_VERSION);
         }
         let error_type = self.code.error_type(kind);
         let body = match kind {

@@ -16,10 +16,12 @@ use crate::http::buffer::Buffer;
 use crate::http::head::request::RequestReader;
 use crate::http::message::{BodyLength, RequestHead, Version};
 use crate::http::refusal::{Code, Refusal};
+use crate::http::websocket;
 use crate::ingress::guest::Guest;
 use crate::ingress::live::LiveConnection;
 use crate::ingress::other_protocol;
 use crate::ingress::service::{After, Request, Service};
+use crate::ingress::switch::Switch;
 use crate::spare::BUFFER_BYTES;
 
 /// The most bytes of an unread body that are read and dropped to keep the connection.
@@ -123,6 +125,9 @@ fn next_request(
         return Then::Linger;
     }
     input.silence_max = limits.client_idle;
+    // After the handshake of a WebSocket comes no other request, whatever the answer.
+    let switch =
+        websocket::is_asked(&head.headers).then(|| Switch::new(&stream, entry, input.take_held()));
     let mut body = ClientBody::new(input, &head, limits.max_body_bytes);
     let request = Request {
         head: &head,
@@ -130,6 +135,7 @@ fn next_request(
         client: Some(&stream),
         is_by_unix: entry.is_by_unix(),
         may_keep_alive: !entry.is_draining(),
+        switch,
     };
     let after = service.serve(request, &mut out);
     after_response(after, &head, body)
@@ -216,6 +222,15 @@ impl Input {
 
     fn held(&self) -> &[u8] {
         self.buffer.held()
+    }
+
+    /// Takes the bytes that are held.
+    // Not inlined: few requests need it.
+    #[inline(never)]
+    fn take_held(&mut self) -> Vec<u8> {
+        let held = self.held().to_vec();
+        self.consume(held.len());
+        held
     }
 
     /// False where none came: the client left, or was silent for too long.

@@ -2,12 +2,14 @@
 //! address.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::event::PollFlags;
+use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
 use crate::clock::Deadline;
 use crate::liveness::has_event;
@@ -30,6 +32,10 @@ struct LiveState {
     next_id: ConnectionId,
     open: HashMap<ConnectionId, Arc<Open>>,
     by_origin: HashMap<PeerNetwork, usize>,
+    /// Becomes readable when tunnels are to end; made for the first of them.
+    tunnels_end: Option<Arc<OwnedFd>>,
+    /// Tunnels are to end.
+    have_tunnels_ended: bool,
 }
 
 #[derive(Debug)]
@@ -41,6 +47,8 @@ struct Open {
     wait: AtomicU64,
     /// No request has been read from it: its first may be on the way.
     is_new: AtomicBool,
+    /// It carries no requests any more, but a WebSocket.
+    is_tunnel: AtomicBool,
 }
 
 const SERVING: u64 = 0;
@@ -50,6 +58,11 @@ const IN_HEAD: u64 = 1;
 
 /// The time for which a stop waits for a connection's first request, because every client that connects sends one.
 const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
+
+/// The time in which a tunnel takes leave of both ends once it is to end.
+pub(crate) const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// The time after that in which its worker is done with it.
+const FAREWELL_SLACK: Duration = Duration::from_millis(500);
 
 /// The unit that shares a part of the pool: an IPv4 address, or the /64 that an IPv6 host commonly has to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,7 +98,8 @@ impl Live {
     pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: Option<IpAddr>) -> LiveConnection {
         let origin = from.map(PeerNetwork::of);
         let wait = AtomicU64::new(SERVING);
-        let open = Arc::new(Open { stream, origin, wait, is_new: AtomicBool::new(true) });
+        let (is_new, is_tunnel) = (AtomicBool::new(true), AtomicBool::new(false));
+        let open = Arc::new(Open { stream, origin, wait, is_new, is_tunnel });
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
@@ -120,7 +134,8 @@ impl Live {
     }
 
     /// Asks everything to end: idle connections are closed, those that brought no request yet have a
-    /// moment to do so, the others may go on for `grace` and are cut off then. Returns how many that were.
+    /// moment to do so, the others may go on for `grace` and are cut off then. Tunnels take leave instead, in
+    /// [`FAREWELL_MAX`]. Returns how many were cut off.
     pub fn drain(&self, grace: Duration) -> usize {
         let deadline = Deadline::after(grace);
         let first_requests = Deadline::after(grace.min(FIRST_REQUEST_WAIT));
@@ -129,16 +144,30 @@ impl Live {
         close(&state, |open| open.is_idle() && !open.is_new());
         let state = self.wait_for_none(state, first_requests);
         close(&state, Open::is_idle);
-        let state = self.wait_for_none(state, deadline);
-        close(&state, |_| true)
+        let mut state = self.wait_for_none(state, deadline);
+        let cut_off = close(&state, |open| !open.is_tunnel());
+        state.end_tunnels();
+        let farewell = Deadline::after(FAREWELL_MAX + FAREWELL_SLACK);
+        let state =
+            self.wait_while(state, farewell, |open| open.values().any(|one| one.is_tunnel()));
+        cut_off + close(&state, Open::is_tunnel)
     }
 
     fn wait_for_none<'a>(
         &'a self,
-        mut state: MutexGuard<'a, LiveState>,
+        state: MutexGuard<'a, LiveState>,
         deadline: Deadline,
     ) -> MutexGuard<'a, LiveState> {
-        while !state.open.is_empty() && !deadline.has_passed() {
+        self.wait_while(state, deadline, |open| !open.is_empty())
+    }
+
+    fn wait_while<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, LiveState>,
+        deadline: Deadline,
+        are_left: fn(&HashMap<ConnectionId, Arc<Open>>) -> bool,
+    ) -> MutexGuard<'a, LiveState> {
+        while are_left(&state.open) && !deadline.has_passed() {
             state = self
                 .changed
                 .wait_timeout(state, deadline.left())
@@ -149,7 +178,34 @@ impl Live {
     }
 }
 
+impl LiveState {
+    /// What becomes readable when tunnels are to end.
+    fn tunnels_end(&mut self) -> io::Result<Arc<OwnedFd>> {
+        if let Some(made) = &self.tunnels_end {
+            return Ok(made.clone());
+        }
+        let made = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        self.tunnels_end = Some(made.clone());
+        if self.have_tunnels_ended {
+            self.end_tunnels();
+        }
+        Ok(made)
+    }
+
+    fn end_tunnels(&mut self) {
+        self.have_tunnels_ended = true;
+        if let Some(made) = &self.tunnels_end {
+            // Nobody reads it, so it stays readable; a full counter is readable too.
+            let _ = rustix::io::write(&**made, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
 impl Open {
+    fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::SeqCst)
+    }
+
     /// True if it waits for a request of which no byte has come.
     fn is_idle(&self) -> bool {
         let wait = self.wait.load(Ordering::SeqCst);
@@ -205,6 +261,13 @@ impl LiveConnection {
     pub fn end_wait(&self) -> bool {
         let wait = self.open.wait.load(Ordering::SeqCst);
         wait != GAVE_WAY && (wait == SERVING || self.open.exchange(wait, SERVING))
+    }
+
+    /// Notes that the connection becomes a tunnel; returns what becomes readable when the tunnel is to end.
+    pub(crate) fn become_tunnel(&self) -> io::Result<Arc<OwnedFd>> {
+        let tunnels_end = self.live.state().tunnels_end()?;
+        self.open.is_tunnel.store(true, Ordering::SeqCst);
+        Ok(tunnels_end)
     }
 
     /// True if no request has been read from it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::http::message::RequestHead;
 use crate::http::refusal::Refusal;
+use crate::ingress::switch::Switch;
 
 /// One request from a server.
 pub struct Request<'a> {
@@ -20,6 +21,8 @@ pub struct Request<'a> {
     pub is_by_unix: bool,
     /// True if the connection may be kept after this: false while draining.
     pub may_keep_alive: bool,
+    /// Lets the connection become a tunnel, if a WebSocket is asked for and the server can do that.
+    pub switch: Option<Switch<'a>>,
 }
 
 /// The further use of a connection after a request.

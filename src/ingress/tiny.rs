@@ -3,7 +3,7 @@
 //! For loopback addresses only. What `tiny_http` 0.12 can't do, this server does not do: it can't
 //! close a connection (a provider that breaks off leaves the client waiting), it has no limits on
 //! heads, time or connections, it does not see a client leave before the answer, and bodies are read
-//! whole before they are sent on.
+//! whole before they are sent on. It carries no WebSockets.
 
 use std::io::{Cursor, Read};
 use std::net::TcpListener;
@@ -106,6 +106,7 @@ fn serve(mut request: TinyRequest, limits: &Limits, service: &dyn Service) {
                 body: &mut body,
                 client: None,
                 is_by_unix: false,
+                switch: None,
             };
             service.serve(request, &mut out);
         }
@@ -130,12 +131,34 @@ fn read_head(request: &TinyRequest) -> Result<RequestHead, Refusal> {
     request::check(request.method().as_str().to_owned(), request.url(), version, headers)
 }
 
+/// Some for a request with `Connection: upgrade`, of which `tiny_http` yields all that follows as its body, without an
+/// end; true if the body comes in chunks.
+fn is_unframed(request: &TinyRequest) -> Option<bool> {
+    let is = |one: &tiny_http::Header, name: &'static str| one.field.equiv(name);
+    let is_upgrade = |one: &tiny_http::Header| {
+        is(one, "Connection") && one.value.as_str().to_ascii_lowercase().contains("upgrade")
+    };
+    let headers = request.headers();
+    let is_chunked = || headers.iter().any(|one| is(one, "Transfer-Encoding"));
+    headers.iter().any(is_upgrade).then(is_chunked)
+}
+
 /// The whole body; one over the limit is read to its end, because it can't be left.
 fn read_body(request: &mut TinyRequest, max_bytes: u64) -> Result<Vec<u8>, Refusal> {
     let mut body = Vec::new();
+    let declared = request.body_length().unwrap_or(0) as u64;
+    let unframed = is_unframed(request);
     let reader = request.as_reader();
     let unreadable = |_| Refusal::new(Code::BadRequest, "The request body can't be read");
-    reader.take(max_bytes.saturating_add(1)).read_to_end(&mut body).map_err(unreadable)?;
+    let reader: &mut dyn Read = match unframed {
+        Some(true) => {
+            let message = "With settings.server \"tiny_http\", a request with Connection: upgrade can't come in chunks";
+            return Err(Refusal::new(Code::BadRequest, message));
+        }
+        Some(false) => &mut reader.take(declared),
+        None => reader,
+    };
+    (&mut *reader).take(max_bytes.saturating_add(1)).read_to_end(&mut body).map_err(unreadable)?;
     if body.len() as u64 > max_bytes {
         std::io::copy(reader, &mut std::io::sink()).map_err(unreadable)?;
         let message = "The request body is over settings.max_body_bytes";

@@ -8,6 +8,7 @@ use log::{Level, debug, log, warn};
 
 use crate::config::Credential;
 use crate::credential;
+use crate::http::websocket::KEY_FIELD;
 use crate::ingress::Request;
 use crate::proxy::allowance::{Stated, UsedUp};
 use crate::proxy::body::TakenBody;
@@ -252,6 +253,7 @@ fn send_once<'p>(
     if matches!(outgoing.body, TakenBody::Recoded(_)) {
         headers.remove("content-encoding");
     }
+    let key = request.switch.as_ref().and_then(|_| request.head.headers.first(KEY_FIELD));
     let target = target::to_upstream(outgoing.target, provider, &inbound_keys);
     let out = OutRequest {
         method: &request.head.method,
@@ -259,6 +261,7 @@ fn send_once<'p>(
         passed_on: &headers.passed_on,
         headers: &headers.own,
         response_max: outgoing.response_max,
+        websocket_key: key,
     };
     let client = request.client;
     let sent = match outgoing.body.sent() {

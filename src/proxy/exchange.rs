@@ -8,6 +8,7 @@ use crate::clock::Stopwatch;
 use crate::config::ProviderKind;
 use crate::http::message::RequestHead;
 use crate::http::refusal::{Code, Refusal};
+use crate::http::websocket;
 use crate::ingress::{After, Request, Service};
 use crate::proxy::api::api_of;
 use crate::proxy::body::Wanted;
@@ -24,6 +25,7 @@ use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, Route, route};
 use crate::proxy::state::Proxy;
 use crate::proxy::summary::Summary;
+use crate::proxy::websocket::open_websocket;
 use crate::proxy::{browsers, cors, models, pages};
 
 impl Service for Proxy {
@@ -35,10 +37,14 @@ impl Service for Proxy {
         let mut reply = Reply::new(out, Some(head), request.may_keep_alive);
         reply.share_with(cors::allowed(head, &self.access.origins));
         reply.mind(head, &progress);
+        if request.switch.is_some() {
+            // What a client sends behind the handshake of a WebSocket is no request, even if the handshake is refused.
+            reply.close_after();
+        }
         let mut body = CountingReader { body: request.body, progress: &progress };
         let mut request = Request { body: &mut body, ..request };
         let outcome = answer(self, &mut request, &mut reply, &mut record, stopwatch);
-        record.received_bytes = progress.bytes();
+        record.received_bytes += progress.bytes();
         let cut = match outcome {
             Ok(()) => None,
             Err(Stop::Refused(refusal)) if !reply.has_begun() => {
@@ -53,6 +59,7 @@ impl Service for Proxy {
             }
             Err(Stop::Refused(_)) => Some(Cut::BrokeOff.in_words()),
             Err(Stop::UpstreamCut(cut)) => Some(cut.in_words()),
+            Err(Stop::TunnelEnded(why)) => Some(why),
         };
         let sent_bytes = reply.sent_bytes();
         let after = if cut.is_some() { After::Abort } else { reply.finish() };
@@ -104,6 +111,10 @@ fn answer<'p>(
             record.provider = Some(provider);
             rights.check(&provider.config)?;
             count(proxy, rights, record)?;
+            if websocket::is_asked(&head.headers) {
+                let place = Some((provider, target.as_ref()));
+                return open_websocket(proxy, request, rights, place, reply, record, stopwatch);
+            }
             if rights.are_by_model()
                 && let Some(wanted) = models::Wanted::of_one(provider, rights, head, &target)
             {
@@ -118,6 +129,9 @@ fn answer<'p>(
         }
         Route::Any => {
             count(proxy, rights, record)?;
+            if websocket::is_asked(&head.headers) {
+                return open_websocket(proxy, request, rights, None, reply, record, stopwatch);
+            }
             if let Some(wanted) = models::Wanted::of(proxy.table_for(rights), head) {
                 return models::answer(proxy, &wanted, request, reply, record);
             }

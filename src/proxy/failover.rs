@@ -26,7 +26,7 @@ use crate::proxy::reply::Reply;
 use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
-use crate::proxy::{choice, coded, headers, location, meter, verdict};
+use crate::proxy::{choice, coded, headers, location, meter, tunnel, verdict};
 use crate::upstream::{Answer, Pieces};
 use crate::usage::observer::Observer;
 
@@ -61,23 +61,22 @@ pub(super) fn choose<'p>(
     let limits = &proxy.settings.limits;
     let (body, candidates) =
         if by_model { coded::by_model(limits, request, body, serving)? } else { (body, by_api) };
-    let sharing = if candidates.len() > 1 {
-        sharing(proxy, head, &body, &candidates)
-    } else {
-        Sharing::InOrder
-    };
+    let sharing = sharing(proxy, head, &body, &candidates);
     Ok((body, Queue::new(candidates, sharing)))
 }
 
 /// The way in which equal candidates of a request share.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-fn sharing<P>(
+pub(super) fn sharing<P>(
     proxy: &Proxy,
     head: &RequestHead,
     body: &TakenBody,
     candidates: &[Candidate<'_, P>],
 ) -> Sharing {
+    if candidates.len() < 2 {
+        return Sharing::InOrder;
+    }
     let turn = || proxy.turns.fetch_add(1, Ordering::Relaxed);
     match proxy.settings.selection_strategy {
         SelectionStrategy::Priority => Sharing::InOrder,
@@ -152,6 +151,10 @@ pub(super) fn forward<'p>(
             {
                 is_refused_itself |= answered.is_of_request;
                 kept = Some(Answered { in_flight: None, ..answered });
+            }
+            Ok(answered) if answered.answer.head.status == 101 => {
+                drop((renamed, body));
+                return tunnel::carry(proxy, request, answered, reply, record, stopwatch);
             }
             Ok(mut answered) => {
                 begin(proxy, request.head, &mut answered, reply, record, stopwatch);

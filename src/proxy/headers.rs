@@ -5,6 +5,7 @@ use crate::config::request_fields::FieldValue;
 use crate::config::{AuthType, Credential, ProviderConfig, ProviderKind};
 use crate::http::message::{Headers, members};
 use crate::http::name_filter::NameFilter;
+use crate::http::websocket::PROTOCOL_FIELD;
 use crate::proxy::inbound_keys::{self, CREDENTIAL_FIELDS};
 use crate::secret::Secret;
 
@@ -81,6 +82,22 @@ impl OutgoingFields<'_> {
         self.own.remove(name);
     }
 
+    /// Removes clients' credentials and `keys` from the subprotocols of a WebSocket.
+    // Not inlined: few requests need it.
+    #[inline(never)]
+    fn take_keys_out_of_protocols(&mut self, keys: &[Secret], passthrough: bool) {
+        let own = &mut self.own;
+        self.passed_on.retain(|(name, value)| {
+            let is_list = name.eq_ignore_ascii_case(PROTOCOL_FIELD.as_bytes());
+            if is_list
+                && let Some(left) = inbound_keys::protocols_without_keys(value, keys, passthrough)
+            {
+                own.push(name, left);
+            }
+            !is_list
+        });
+    }
+
     /// Removes fields that hold one of `keys`, and of cookies only those that do.
     fn take_out(&mut self, keys: &[Secret]) {
         let own = &mut self.own;
@@ -133,6 +150,9 @@ pub(crate) fn to_upstream<'a>(
     passed_on.extend(headers.iter().filter(crosses));
     let own = Headers::with_room(provider.headers.len() + 1, OWN_COMMON_BYTES);
     let mut sent = OutgoingFields { passed_on, own };
+    if headers.contains(PROTOCOL_FIELD) {
+        sent.take_keys_out_of_protocols(inbound_keys, passthrough);
+    }
     if !inbound_keys.is_empty() {
         sent.take_out(inbound_keys);
     }
@@ -209,6 +229,7 @@ mod tests {
             egress: Egress::default(),
             max_in_flight: 1,
             weight: 1,
+            websocket: true,
         }
     }
 

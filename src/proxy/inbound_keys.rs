@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode;
 
-use crate::http::message::RequestHead;
+use crate::http::message::{RequestHead, members};
+use crate::http::websocket::PROTOCOL_FIELD;
 use crate::secret::Secret;
 
 /// Fields that hold a client's credential, in lower case.
@@ -23,13 +24,35 @@ const WEBSOCKET_KEY_PREFIX: &[u8] = b"openai-insecure-api-key.";
 /// only between separators.
 const KEY_IN_TEXT_MIN_BYTES: usize = 16;
 
-/// The values of the request's credential fields and of its parameter `key`, as they are.
+/// The values of the request's credential fields and of its parameter `key`, as they are, and the keys among its
+/// subprotocols.
 pub(crate) fn shown(head: &RequestHead) -> impl Iterator<Item = Cow<'_, [u8]>> {
     let fields = CREDENTIAL_FIELDS.iter().flat_map(|name| head.headers.all(name));
     let query = head.target.split_once('?').map_or("", |(_, query)| query);
     let parameters = query.split('&').filter_map(|one| one.split_once('='));
     let keys = parameters.filter(|(name, _)| *name == KEY_PARAMETER);
-    fields.map(Cow::Borrowed).chain(keys.map(|(_, value)| decoded(value.as_bytes())))
+    let protocols = head.headers.list(PROTOCOL_FIELD).filter_map(key_in_protocol);
+    let fields = fields.chain(protocols).map(Cow::Borrowed);
+    fields.chain(keys.map(|(_, value)| decoded(value.as_bytes())))
+}
+
+/// The key in a subprotocol of a WebSocket, as `OpenAI`'s browser clients send it.
+fn key_in_protocol(protocol: &[u8]) -> Option<&[u8]> {
+    protocol.strip_prefix(WEBSOCKET_KEY_PREFIX)
+}
+
+/// The value of a `Sec-WebSocket-Protocol` without the subprotocols that are a credential of the client or hold one of
+/// `keys`; None if none is left. A provider that gets the client's own credential gets that of a subprotocol too.
+pub(crate) fn protocols_without_keys(
+    protocols: &[u8],
+    keys: &[Secret],
+    passthrough: bool,
+) -> Option<Vec<u8>> {
+    let crosses = |protocol: &&[u8]| {
+        (passthrough || key_in_protocol(protocol).is_none()) && !holds(protocol, keys)
+    };
+    let left: Vec<_> = members(protocols).filter(crosses).collect();
+    (!left.is_empty()).then(|| left.join(b", ".as_slice()))
 }
 
 /// The key in a credential field's value: the text after `Bearer `, or the whole value.
@@ -203,6 +226,22 @@ mod tests {
     }
 
     #[test]
+    fn subprotocols_lose_credentials_alone() {
+        let without = |protocols: &str, passthrough| {
+            let left = protocols_without_keys(protocols.as_bytes(), &keys(), passthrough);
+            left.map(|left| String::from_utf8(left).unwrap())
+        };
+        let client = "realtime, openai-insecure-api-key.sk-other,openai-beta.realtime-v1";
+        assert_eq!(without(client, false).as_deref(), Some("realtime, openai-beta.realtime-v1"));
+        let all = "realtime, openai-insecure-api-key.sk-other, openai-beta.realtime-v1";
+        assert_eq!(without(client, true).as_deref(), Some(all));
+        let own = "realtime, openai-insecure-api-key.long-key-0123456789";
+        assert_eq!(without(own, true).as_deref(), Some("realtime"), "an inbound key never crosses");
+        assert_eq!(without("chat, short", false).as_deref(), Some("chat"));
+        assert_eq!(without("openai-insecure-api-key.x", false), None);
+    }
+
+    #[test]
     fn where_a_request_shows_its_key() {
         let shown = |target: &str, fields: &[(&str, &str)]| -> Vec<String> {
             let mut headers = Headers::new();
@@ -229,6 +268,8 @@ mod tests {
             ("X-Key", "e"),
         ];
         assert_eq!(shown("/", &fields), ["c", "d", "b", "a"]);
+        let protocols = "realtime, openai-insecure-api-key.f, chat.openai-insecure-api-key.g";
+        assert_eq!(shown("/", &[("Sec-WebSocket-Protocol", protocols)]), ["f"]);
         assert_eq!(shown("/?key=a%2Bb&x=1&key=c+d&Key=e&key&akey=f", &[]), ["a+b", "c+d"]);
         assert_eq!(shown("/key=a", &[]), [""; 0]);
     }

@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use crate::clock::Timestamp;
-use crate::report::Latency;
+use crate::report::{Latency, TunnelsReport};
 use crate::usage::table::{Row, Table};
 
 /// Upper bounds of the histograms, in seconds: from the time for a small answer to the longest streams.
@@ -63,6 +63,8 @@ pub(crate) struct ProviderNow<'a> {
     pub failures: u64,
     /// Requests in flight.
     pub in_flight: u64,
+    /// WebSockets.
+    pub tunnels: TunnelsReport,
     /// The windows of its quota: name, the share that is left, and the reset, if known.
     pub quota: Vec<(String, Option<f64>, Option<Timestamp>)>,
 }
@@ -281,6 +283,13 @@ fn state(
         "evertoken_refresh_token_expiry_timestamp_seconds",
         "When the refresh token in use ends, where its issuer says so, in seconds since 1970",
     );
+    let tunnels = gauge(&now, "evertoken_websockets", "Open WebSockets");
+    let tunnel_bytes = counter(
+        &now,
+        "evertoken_websocket_bytes_total",
+        "Bytes that passed in WebSockets: received from clients, and sent to them",
+        "direction",
+    );
     let by_window = |name, help| {
         registered(&now, GaugeVec::new(Opts::new(name, help), &["provider", "window"]))
     };
@@ -306,6 +315,9 @@ fn state(
                 reset.with_label_values(&labels).set(seconds_since_1970(*at));
             }
         }
+        tunnels.with_label_values(&[name]).set(as_float(provider.tunnels.open));
+        tunnel_bytes.with_label_values(&[name, "received"]).inc_by(provider.tunnels.received_bytes);
+        tunnel_bytes.with_label_values(&[name, "sent"]).inc_by(provider.tunnels.sent_bytes);
         in_flight.add(i64::try_from(provider.in_flight).unwrap_or(i64::MAX));
         ready.with_label_values(&[name]).set(f64::from(u8::from(provider.is_ready)));
         if let Some(at) = provider.expires_at {
@@ -352,6 +364,10 @@ fn add_usage(registry: &Registry, usage: &Table) {
         }
         unknown.with_label_values(&[provider, model, key]).inc_by(counts.unknown);
     }
+}
+
+fn as_float(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 fn seconds_since_1970(at: Timestamp) -> f64 {

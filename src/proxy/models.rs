@@ -266,6 +266,7 @@ fn models_page(
         client: asked.client,
         is_by_unix: false,
         may_keep_alive: false,
+        switch: None,
     };
     let body = TakenBody::Absent;
     let outgoing = Outgoing {

@@ -181,6 +181,7 @@ fn metrics(proxy: &Proxy) -> Page {
                 successes: posting.refresh.successes,
                 failures: posting.refresh.failures,
                 in_flight: provider.counts.in_flight.load(Ordering::Relaxed),
+                tunnels: provider.counts.tunnels.report(),
                 quota: status::quota(provider, now)
                     .into_iter()
                     .map(|one| (one.window, one.remaining_ratio, one.reset_at))

@@ -12,6 +12,7 @@ use crate::proxy::allowance::Allowance;
 use crate::proxy::choice::Standing;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::metrics::OfProvider;
+use crate::report::TunnelsReport;
 use crate::shared::keeper::CooldownSender;
 use crate::token::store::PostingKey;
 use crate::upstream::Upstream;
@@ -108,6 +109,51 @@ pub struct Counts {
     pub in_flight: AtomicU64,
     /// Requests that got no answer, or one of 500 and above.
     pub errors: AtomicU64,
+    /// Its tunnels.
+    pub tunnels: TunnelCounts,
+}
+
+/// The WebSockets to one provider since the start.
+#[derive(Debug, Default)]
+pub struct TunnelCounts {
+    /// Those that are open.
+    pub open: AtomicU64,
+    /// All of them.
+    pub total: AtomicU64,
+    /// Bytes from clients.
+    pub received_bytes: AtomicU64,
+    /// Bytes to clients.
+    pub sent_bytes: AtomicU64,
+}
+
+/// Counts a WebSocket as open while it lives.
+#[derive(Debug)]
+pub(crate) struct OpenTunnel<'a>(pub &'a TunnelCounts);
+
+impl TunnelCounts {
+    /// Counts one in.
+    pub(crate) fn open(&self) -> OpenTunnel<'_> {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenTunnel(self)
+    }
+
+    /// The counts now.
+    pub(crate) fn report(&self) -> TunnelsReport {
+        let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        TunnelsReport {
+            open: now(&self.open),
+            total: now(&self.total),
+            received_bytes: now(&self.received_bytes),
+            sent_bytes: now(&self.sent_bytes),
+        }
+    }
+}
+
+impl Drop for OpenTunnel<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts a request as in flight while it lives.

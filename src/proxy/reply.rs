@@ -23,6 +23,8 @@ enum ReplyFraming {
     ChunksEnded,
     /// The end of the connection ends the body, for HTTP/1.0 clients.
     UntilClose,
+    /// The connection leaves HTTP.
+    Switched,
 }
 
 /// One response on its way to the client. Each piece is one write, so that no event waits; the head goes out with the
@@ -83,6 +85,11 @@ impl<'a> Reply<'a> {
         self.sent_bytes
     }
 
+    /// Counts bytes that were sent after the connection left HTTP.
+    pub(crate) fn add_sent(&mut self, bytes: u64) {
+        self.sent_bytes += bytes;
+    }
+
     /// Begins with `head`, which has no hop-by-hop fields; this sets the fields of the framing.
     pub fn begin(&mut self, head: &ResponseHead, length: AnswerLength) {
         let framing = match (length, self.version) {
@@ -99,6 +106,13 @@ impl<'a> Reply<'a> {
         let mut head = head.clone();
         cors::share(&mut head.headers, origin);
         self.hold_head(&head, framing);
+    }
+
+    /// Begins with the head of a 101, after which the connection is a WebSocket; `head` has no hop-by-hop fields.
+    pub(crate) fn switch(&mut self, head: &ResponseHead) -> io::Result<()> {
+        self.framing = Some(ReplyFraming::Switched);
+        self.hold_head(head, ReplyFraming::Switched);
+        self.flush()
     }
 
     fn hold_head(&mut self, head: &ResponseHead, framing: ReplyFraming) {
@@ -121,9 +135,19 @@ impl<'a> Reply<'a> {
         match framing {
             ReplyFraming::Sized(length) => encode::framing(bytes, Some(length)),
             ReplyFraming::Chunked => encode::framing(bytes, None),
+            ReplyFraming::Switched => {
+                encode::field(bytes, b"connection", b"Upgrade");
+                encode::field(bytes, b"upgrade", b"websocket");
+            }
             ReplyFraming::None | ReplyFraming::ChunksEnded | ReplyFraming::UntilClose => {}
         }
         match (self.keeps_alive, self.version) {
+            _ if framing == ReplyFraming::Switched => {}
+            // The field of a 426, which belongs to the connection too (RFC 9110 §7.8).
+            _ if head.status == 426 && head.headers.contains("upgrade") => {
+                let options = if self.keeps_alive { "upgrade" } else { "close, upgrade" };
+                encode::field(bytes, b"connection", options.as_bytes());
+            }
             (false, _) => encode::field(bytes, b"connection", b"close"),
             (true, Version::Http10) => encode::field(bytes, b"connection", b"keep-alive"),
             (true, Version::Http11) => {}
@@ -148,7 +172,10 @@ impl<'a> Reply<'a> {
 
     fn write_piece(&mut self, bytes: &[u8], is_last: bool) -> io::Result<()> {
         match &mut self.framing {
-            None | Some(ReplyFraming::None | ReplyFraming::ChunksEnded) => return Ok(()),
+            None
+            | Some(ReplyFraming::None | ReplyFraming::ChunksEnded | ReplyFraming::Switched) => {
+                return Ok(());
+            }
             Some(ReplyFraming::Chunked) if bytes.is_empty() && !is_last => return Ok(()),
             Some(ReplyFraming::Chunked) if bytes.is_empty() => {
                 self.framing = Some(ReplyFraming::ChunksEnded);
@@ -195,7 +222,8 @@ impl<'a> Reply<'a> {
                 self.flush().is_ok()
             }
             Some(ReplyFraming::ChunksEnded) => true,
-            Some(ReplyFraming::Sized(_)) => false,
+            // After a WebSocket there is nothing to wait for.
+            Some(ReplyFraming::Sized(_) | ReplyFraming::Switched) => false,
             Some(ReplyFraming::Chunked) => self.last_piece(b"").is_ok(),
         };
         match (complete, self.keeps_alive) {

@@ -61,6 +61,20 @@ impl<'a> Rights<'a> {
         }
     }
 
+    /// Refuses a WebSocket to a key whose limits could not be kept in it, because nobody reads what passes.
+    pub(crate) fn check_websocket(self) -> Result<(), Refusal> {
+        match self.key {
+            Some(key) if key.rights.models.is_some() => {
+                Err(self
+                    .refusal("may not open a WebSocket, in which its models are not looked for"))
+            }
+            Some(key) if key.rights.tokens_per_day.is_some() => {
+                Err(self.refusal("may not open a WebSocket, whose tokens are not counted"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// True if the request may use only certain models.
     pub(crate) fn are_by_model(self) -> bool {
         self.key.is_some_and(|key| key.rights.models.is_some())
@@ -151,5 +165,25 @@ mod tests {
         }
         assert!(rights.are_by_model() && rights.are_limited() && !Rights::default().are_limited());
         assert!(rights.check_token().is_err() && Rights::default().check_token().is_ok());
+    }
+
+    #[test]
+    fn keys_whose_limits_nobody_could_keep_in_a_websocket() {
+        let all = KeyRights::all("ci");
+        let by_minute = KeyRights { requests_per_minute: Some(1), ..all.clone() };
+        let by_day = KeyRights { tokens_per_day: Some(1), ..all.clone() };
+        let by_model = KeyRights { models: Some(vec!["*".into()]), ..all.clone() };
+        let by_provider = KeyRights { providers: Some(vec!["a".into()]), ..all.clone() };
+        for (rights, expected) in [
+            (all, true),
+            (by_minute, true),
+            (by_provider, true),
+            (by_day, false),
+            (by_model, false),
+        ] {
+            let key = ClientKey::new(&rights, &Metrics::new(), &mut AllUsed::default());
+            assert_eq!(Rights::of(&key).check_websocket().is_ok(), expected, "{rights:?}");
+        }
+        assert!(Rights::default().check_websocket().is_ok());
     }
 }

@@ -49,6 +49,28 @@ pub(crate) fn count(count: u64) -> String {
     text
 }
 
+/// `999 B`, `1.2 KB`, `35 MB`: two digits are enough of a number that grows.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = bytes / 100;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while tenths >= 10_000
+        && let Some(larger) = units.next()
+    {
+        tenths /= 1000;
+        unit = Some(larger);
+    }
+    let unit = unit.unwrap_or(&"KB");
+    if tenths < 100 {
+        return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+    }
+    format!("{} {unit}", count(tenths / 10))
+}
+
 /// `14:02:11` on the day of `now`, `25 Nov 14:02` within a year of it, else `2026-11-25`; in UTC, as the
 /// log has it.
 pub(crate) fn time(at: Timestamp, now: Timestamp) -> String {
@@ -81,6 +103,7 @@ pub(crate) fn sample(name: &str) -> super::ProviderReport {
         refresh: RefreshStatus::default(),
         waiting: None,
         requests: RequestsReport { total: 0, in_flight: 0, errors: 0, first_byte: None },
+        tunnels: super::TunnelsReport::default(),
         cooldown_until: None,
         quota: Vec::new(),
         resting_models: Vec::new(),
@@ -120,6 +143,19 @@ mod tests {
             [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")]
         {
             assert_eq!(count(number), expected);
+        }
+        for (number, expected) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 KB"),
+            (9_999, "9.9 KB"),
+            (10_000, "10 KB"),
+            (999_999, "999 KB"),
+            (1_000_000, "1.0 MB"),
+            (35_600_000_000, "35 GB"),
+            (1_234_567_000_000_000, "1,234 TB"),
+        ] {
+            assert_eq!(bytes(number), expected);
         }
         let shares = [
             (0.0, "0 %"),

@@ -5,8 +5,10 @@ use std::fmt::{self, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::clock::Timestamp;
-use crate::report::words::{count, duration, millis, percent, until};
-use crate::report::{CredentialKind as Kind, ProviderReport, Report, State, WindowReport};
+use crate::report::words::{bytes, count, duration, millis, percent, until};
+use crate::report::{
+    CredentialKind as Kind, ProviderReport, Report, State, TunnelsReport, WindowReport,
+};
 use crate::visible::is_unseen;
 
 /// The widest line, unless a single word is wider.
@@ -191,6 +193,12 @@ fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Style)> {
         let look = if is_used_up { Style::Warn } else { Style::Plain };
         remarks.push((format!("Quota: {}.", windows.join("; ")), look));
     }
+    if provider.tunnels.open > 0 {
+        let TunnelsReport { open, received_bytes, sent_bytes, .. } = provider.tunnels;
+        let what = if open == 1 { "WebSocket" } else { "WebSockets" };
+        let (open, received, sent) = (count(open), bytes(received_bytes), bytes(sent_bytes));
+        remarks.push((format!("{open} {what} open; {received} in, {sent} out."), Style::Plain));
+    }
     for one in &provider.resting_models {
         let (model, left) = (&one.model, until(one.until, report.now));
         remarks.push((format!("Passed over for {model} for {left} more."), Style::Plain));
@@ -292,6 +300,7 @@ mod tests {
         });
         (ready.refresh.successes, ready.refresh.failures) = (17, 2);
         ready.requests.total = 12_345;
+        (ready.tunnels.open, ready.tunnels.received_bytes) = (2, 1500);
         ready.requests.first_byte = Some(Latency { p50_ms: 240, p95_ms: 1200 });
         let mut dead = sample("备用账户");
         (dead.state, dead.refresh.failures) = (State::Unavailable, 1);
@@ -312,6 +321,7 @@ evertoken 0.1.0 at http://127.0.0.1:8080, up 10 min 00 s, 3 in flight
 
 PROVIDER          STATE         TOKEN LEFT   REFRESHES  REQUESTS  ERRORS     P50
 Claude Code Off…  ready         42 min 10 s  17, 2 bad    12,345       0  240 ms
+  2 WebSockets open; 1.5 KB in, 0 B out.
 备用账户          unavailable   none         0, 1 bad          0       0       -
   Failed to refresh token: 400 Bad Request (invalid_grant)
   Next try in 1 min 00 s.
@@ -361,6 +371,7 @@ flight
 
 PROVIDER  STATE         TOKEN LEFT   REFRESHES
 Claude …  ready         42 min 10 s  17, 2 bad
+  2 WebSockets open; 1.5 KB in, 0 B out.
 备用账户  unavailable   none         0, 1 bad
   Failed to refresh token: 400 Bad Request
   (invalid_grant)

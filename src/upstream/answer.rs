@@ -11,6 +11,7 @@ use crate::http::message::{AnswerLength, ResponseHead};
 use crate::upstream::exchange::receive;
 use crate::upstream::fault::Fault;
 use crate::upstream::idle::Idle;
+use crate::upstream::switched::{ProviderEnd, ProviderStream};
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::Wire;
 
@@ -152,6 +153,12 @@ impl<'a> Answer<'a> {
             self.rest.wire = None;
             self.peeked = Some(Err(fault));
         }
+    }
+
+    /// The provider's end of a tunnel, after a 101; None if the connection is gone.
+    pub(crate) fn into_end(self) -> Option<ProviderEnd> {
+        let Rest { wire, buffer, silence_max, .. } = *self.rest;
+        Some(ProviderEnd { stream: ProviderStream::new(wire?), early: buffer, silence_max })
     }
 
     /// True if the client was seen to have gone away.

@@ -9,6 +9,7 @@ use crate::clock::{Deadline, Stopwatch};
 use crate::http::buffer::{BULK_BYTES, Buffer};
 use crate::http::chunked::{BODY_END, CHUNK_END, SizeLine};
 use crate::http::head::response::{Interims, Parsed, ResponseReader};
+use crate::http::websocket;
 use crate::upstream::fault::Fault;
 use crate::upstream::request::OutBody;
 use crate::upstream::socket::UNWATCHED_MAX;
@@ -42,6 +43,8 @@ pub(super) struct Exchange<'a> {
     sent_at: Option<Stopwatch>,
     watch: &'a Watch,
     timeouts: Timeouts,
+    /// The client's key if the request is for a WebSocket.
+    pub(super) websocket_key: Option<&'a [u8]>,
 }
 
 /// The progress of sending.
@@ -66,6 +69,7 @@ impl<'a> Exchange<'a> {
             sent_at: None,
             watch,
             timeouts,
+            websocket_key: None,
         }
     }
 
@@ -225,7 +229,10 @@ impl<'a> Exchange<'a> {
             if let Some(parsed) = reader.read(self.buffer.held())? {
                 self.buffer.consume(parsed.length);
                 match parsed.head.status {
-                    101 => return Err(Fault::Bad("it changed the protocol unasked".to_owned())),
+                    101 => {
+                        self.check_change(&parsed)?;
+                        return Ok(parsed);
+                    }
                     status if is_interim(status) => {
                         self.interims.add(parsed.length)?;
                         reader = ResponseReader::default();
@@ -238,6 +245,17 @@ impl<'a> Exchange<'a> {
             receive(&mut self.wire, &mut self.buffer, self.watch, left)?;
             self.received = true;
         }
+    }
+
+    /// Checks a change of the protocol, which must be the one that was asked for.
+    // Not inlined: keeps worker stacks small.
+    #[inline(never)]
+    fn check_change(&self, parsed: &Parsed) -> Result<(), Fault> {
+        let checked = match self.websocket_key {
+            Some(key) => websocket::check_accepted(&parsed.head.headers, key),
+            None => Err("it changed the protocol unasked"),
+        };
+        checked.map_err(|why| Fault::Bad(why.to_owned()))
     }
 
     /// True if the same request may go out again on another connection after `fault`: nothing of an answer came, and

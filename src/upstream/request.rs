@@ -21,6 +21,8 @@ pub struct OutRequest<'a> {
     pub headers: &'a Headers,
     /// The longest wait for the head of the response, if shorter than `timeouts.response`.
     pub response_max: Option<Duration>,
+    /// The client's key of a request for a WebSocket, which is among the `passed_on` fields; None for other requests.
+    pub websocket_key: Option<&'a [u8]>,
 }
 
 /// A request's body.
@@ -66,6 +68,10 @@ pub(super) fn write_head(
         }
         encode::field(head, name, value);
     }
+    if request.websocket_key.is_some() {
+        encode::field(head, b"connection", b"Upgrade");
+        encode::field(head, b"upgrade", b"websocket");
+    }
     match body {
         OutBody::Absent => {}
         OutBody::Held(bytes) => encode::framing(head, Some(bytes.len() as u64)),
@@ -97,6 +103,7 @@ mod tests {
             passed_on: &passed_on,
             headers: &headers,
             response_max: None,
+            websocket_key: None,
         };
         write_head(&mut head, &origin, &request, body).ok()?;
         Some(String::from_utf8(head).unwrap())

@@ -1,7 +1,7 @@
 //! A connection to a provider: bytes in and out without blocking, through TLS where that is spoken.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
 use rustix::event::PollFlags;
@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use crate::clock::Deadline;
+pub(super) use crate::http::end::is_not_now;
 use crate::upstream::fault::Fault;
 use crate::upstream::records::Records;
 use crate::upstream::socket::Socket;
@@ -120,6 +121,17 @@ impl Wire {
         Ok(Self::Tls(Box::new(tls)))
     }
 
+    /// Says that nothing more will be sent; false where that has to be tried again.
+    pub(super) fn end_sending(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Plain(socket) => socket.stream().shutdown(Shutdown::Write).map(|()| true),
+            Self::Tls(tls) => {
+                tls.session.send_close_notify();
+                Ok(tls.send_held()? && tls.lower.end_sending()?)
+            }
+        }
+    }
+
     /// Sends what TLS holds back; false where the socket takes no more at the moment.
     pub(super) fn send_held(&mut self) -> io::Result<bool> {
         match self {
@@ -127,11 +139,6 @@ impl Wire {
             Self::Tls(tls) => tls.send_held(),
         }
     }
-}
-
-/// Whether a read or write is to be tried again once the socket is ready.
-pub(super) fn is_not_now(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 impl Tls {

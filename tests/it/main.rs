@@ -71,4 +71,5 @@ mod token_page; // the page that hands a token out
 mod token_request; // endpoints that are no OAuth
 mod tools; // `evertoken token` and `evertoken exec`
 mod usage; // the tokens of answers, counted and kept
+mod websocket; // WebSockets: their handshake, both directions, and every end
 mod yaml; // mistakes in the YAML itself

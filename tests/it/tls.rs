@@ -13,6 +13,7 @@ use crate::support::PATIENCE;
 use crate::support::client::{Client, get, post};
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
+use crate::websocket::{ACCEPTED, handshake};
 
 /// An authority of our own, as PEM, and certificates signed by it.
 struct Authority {
@@ -509,4 +510,28 @@ fn the_systems_roots_take_the_place_of_those_that_are_built_in() {
     assert_eq!((refused.status, refused.code()), (502, "upstream_unreachable"), "{refused:?}");
     assert!(refused.body.contains("TLS: "), "{refused:?}");
     assert_eq!(ask(&others, &format!("ca_file: \"{ours}\"")).body, "fine");
+}
+
+#[test]
+fn a_websocket_over_tls_passes_every_byte_and_the_end() {
+    let authority = Authority::new();
+    let peer = Peer::start(|mut talk| {
+        talk.request();
+        talk.send([ACCEPTED.as_bytes(), b"\x81\x05hello"].concat());
+        let message = talk.bytes(200_000);
+        talk.send(message);
+        talk.byte();
+        // The front says that TLS ends.
+    });
+    let address = front(authority.server("localhost", 2035), peer.address);
+    let (proxy, _folder) = proxy_before(&url(address), &authority.pem);
+    let mut client = Client::connect(proxy.address);
+    client.send(handshake("/", ""));
+    assert_eq!(client.head().status, 101);
+    assert_eq!(client.bytes(7), b"\x81\x05hello");
+    let message: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
+    client.send(&message);
+    assert!(client.bytes(200_000) == message);
+    client.send("x");
+    assert!(client.is_closed());
 }

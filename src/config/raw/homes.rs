@@ -28,7 +28,7 @@ pub(crate) const HOMES: [(&str, &[&str]); 6] = [
         "a provider",
         &[
             "type", "base_url", "auth_type", "auth_value", "auth_value_env", "auth_value_file",
-            "auth_header", "auth_prefix", "query", "client_cert", "weight",
+            "auth_header", "auth_prefix", "query", "client_cert", "weight", "websocket",
         ],
     ),
     ("auto_refresh_config", &REFRESH_KEYS),

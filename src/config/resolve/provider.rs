@@ -66,6 +66,7 @@ pub(super) fn read(
             IN_FLIGHT_MAX,
         ),
         weight: read_weight(section, settings),
+        websocket: section.flag("websocket", true),
         name,
         slug,
         kind,

@@ -94,6 +94,10 @@ pub fn framing(method: &str, parsed: &Parsed) -> Result<(Framing, AnswerLength),
     if method == "HEAD" || matches!(parsed.head.status, 204 | 304) {
         return Ok((Framing::Done, AnswerLength::Absent));
     }
+    if parsed.head.status == 101 {
+        // What follows is no body, but another protocol.
+        return Ok((Framing::UntilClose, AnswerLength::Absent));
+    }
     let mut codings = headers.list("transfer-encoding");
     if let Some(coding) = codings.next() {
         // Some servers and the proxies before them each add the field. Nobody chunks twice, so it counts once, as in
@@ -225,6 +229,7 @@ mod tests {
             ("HEAD", "1.1 200", "Content-Length: 5\r\n", Some((false, Absent))),
             ("GET", "1.1 204", "Content-Length: 5\r\n", Some((false, Absent))),
             ("GET", "1.1 304", "Transfer-Encoding: chunked\r\n", Some((false, Absent))),
+            ("GET", "1.1 101", "Content-Length: 0\r\n", Some((false, Absent))),
         ];
         for (method, status, fields, expected) in cases {
             assert_eq!(of(method, status, fields).ok(), expected, "{method} {status} {fields:?}");

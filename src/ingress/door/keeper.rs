@@ -243,8 +243,14 @@ impl DoorThread {
     fn page(&self, head: &RequestHead, is_by_unix: bool) -> Vec<u8> {
         let mut page = Vec::new();
         let mut body = Cursor::new([]);
-        let request =
-            Request { head, body: &mut body, client: None, is_by_unix, may_keep_alive: false };
+        let request = Request {
+            head,
+            body: &mut body,
+            client: None,
+            is_by_unix,
+            may_keep_alive: false,
+            switch: None,
+        };
         let serve = AssertUnwindSafe(|| self.hosting.service.serve(request, &mut page));
         if catch_unwind(serve).is_err() {
             error!("A page could not be made because of a panic; please report this");

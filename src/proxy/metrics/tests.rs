@@ -41,6 +41,7 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
         successes: 3,
         failures: 1,
         in_flight: 2,
+        tunnels: TunnelsReport { open: 1, total: 2, received_bytes: 3, sent_bytes: 4 },
         quota: vec![
             ("5h".into(), Some(0.25), Some(Timestamp::from_secs(1_800_000_300))),
             ("tokens".into(), None, None),
@@ -66,6 +67,9 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
     for line in [
         concat!("evertoken_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "evertoken_requests_total{code=\"200\",provider=\"A \\\"b\\\"\"} 1",
+        "evertoken_websockets{provider=\"A\"} 1",
+        "evertoken_websocket_bytes_total{direction=\"received\",provider=\"A\"} 3",
+        "evertoken_websocket_bytes_total{direction=\"sent\",provider=\"A\"} 4",
         "evertoken_requests_total{code=\"404\",provider=\"A \\\"b\\\"\"} 1",
         "evertoken_requests_total{code=\"403\",provider=\"\"} 1",
         "evertoken_key_requests_total{code=\"200\",key=\"ci\"} 2",

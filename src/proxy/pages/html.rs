@@ -6,8 +6,8 @@ use crate::clock::Timestamp;
 use crate::config::slug::in_path;
 use crate::proxy::pages::{chart, quota, usage};
 use crate::report::html::Text;
-use crate::report::words::{count, duration, millis, time, until};
-use crate::report::{CredentialKind, ProviderReport, Report, State, TokenReport};
+use crate::report::words::{bytes, count, duration, millis, time, until};
+use crate::report::{CredentialKind, ProviderReport, Report, State, TokenReport, TunnelsReport};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -319,6 +319,16 @@ fn requests(out: &mut String, provider: &ProviderReport) -> fmt::Result {
         ("First byte", first_byte),
     ] {
         write!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>")?;
+    }
+    if provider.tunnels.total > 0 {
+        let TunnelsReport { open, received_bytes, sent_bytes, .. } = provider.tunnels;
+        write!(
+            out,
+            "<div><dt>WebSockets</dt><dd>{} <small>{} in, {} out</small></dd></div>",
+            count(open),
+            bytes(received_bytes),
+            bytes(sent_bytes)
+        )?;
     }
     Ok(())
 }

@@ -72,6 +72,7 @@ pub(super) fn provider_report(
             errors: counts.errors.load(Ordering::Relaxed),
             first_byte: proxy.metrics.first_byte(&config.name),
         },
+        tunnels: counts.tunnels.report(),
         cooldown_until: passed_over_until(provider, now).map(|until| until.wall),
         resting_models: resting_models(&provider.cooldown, now),
         quota: quota(provider, now),

@@ -11,7 +11,7 @@ use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// Every metric of docs/reference.md: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 20] = [
+const METRICS: [(&str, &str, &[&str]); 22] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
     ("evertoken_key_requests_total", "counter", &["code", "key"]),
@@ -26,6 +26,8 @@ const METRICS: [(&str, &str, &[&str]); 20] = [
     ("evertoken_quota_remaining_ratio", "gauge", &["provider", "window"]),
     ("evertoken_quota_reset_timestamp_seconds", "gauge", &["provider", "window"]),
     ("evertoken_connections", "gauge", &[]),
+    ("evertoken_websockets", "gauge", &["provider"]),
+    ("evertoken_websocket_bytes_total", "counter", &["direction", "provider"]),
     ("evertoken_log_lines_dropped_total", "counter", &[]),
     ("evertoken_refresh_token_expiry_timestamp_seconds", "gauge", &["provider"]),
     ("evertoken_usage_tokens_total", "counter", &["key", "kind", "model", "provider"]),

@@ -153,7 +153,9 @@ fn answer(client: &mut Client, expected: &str) -> String {
     if expected.ends_with("head") {
         came.push_str(" head");
     }
-    if answer.field("connection") == Some("close") && client.is_closed() {
+    if answer.field("connection").is_some_and(|options| options.starts_with("close"))
+        && client.is_closed()
+    {
         came.push_str(" close");
     }
     came

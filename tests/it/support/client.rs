@@ -86,6 +86,12 @@ impl Client {
         let _ = self.reader.get_mut().write_all(bytes.as_ref());
     }
 
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        let socket = socket2::SockRef::from(self.reader.get_ref());
+        socket.set_linger(Some(std::time::Duration::ZERO)).expect("an option");
+    }
+
     /// Ends our side.
     pub(crate) fn half_close(&self) {
         self.reader.get_ref().shutdown(Shutdown::Write).expect("a connection");

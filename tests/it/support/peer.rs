@@ -109,6 +109,24 @@ impl Conversation {
         self.reader.get_ref()
     }
 
+    /// Reads one byte; None at the end of the connection.
+    pub(crate) fn byte(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        self.reader.read_exact(&mut byte).ok().map(|()| byte[0])
+    }
+
+    /// Ends our side.
+    pub(crate) fn half_close(&self) {
+        self.reader.get_ref().shutdown(std::net::Shutdown::Write).expect("a connection");
+    }
+
+    /// Reads to the end of the connection, or to where it breaks off.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.reader.read_to_end(&mut rest);
+        rest
+    }
+
     /// Waits until the client closes.
     pub(crate) fn wait_for_close(&mut self) {
         let mut rest = Vec::new();

@@ -46,6 +46,16 @@ fn what_is_wrong_with_the_token_store_is_on_the_page() {
     assert!(page.contains("<p><strong>9.0 s ahead of</strong></p></div>"));
 }
 
+#[test]
+fn websockets_are_on_the_page_once_there_was_one() {
+    let mut provider = sample("One");
+    assert!(!render(&report(provider.clone())).contains("WebSockets"));
+    (provider.tunnels.total, provider.tunnels.open, provider.tunnels.sent_bytes) = (3, 1, 2_500);
+    let page = render(&report(provider));
+    let row = "<dt>WebSockets</dt><dd>1 <small>0 B in, 2.5 KB out</small></dd>";
+    assert!(page.contains(row), "{page}");
+}
+
 /// Below the warning of a missing variable stood "Make it writable", which is about state files.
 #[test]
 fn a_warning_of_a_missing_secret_does_not_ask_for_a_writable_file() {

@@ -1,0 +1,83 @@
+//! A client's connection that leaves HTTP: from a request that asks for a WebSocket to one end of a tunnel.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use crate::http::end::End;
+use crate::ingress::live::LiveConnection;
+
+/// The connection of a request that may become a tunnel.
+pub struct Switch<'a> {
+    stream: &'a Arc<TcpStream>,
+    entry: &'a LiveConnection,
+    early: Vec<u8>,
+}
+
+/// The client's end of a tunnel.
+pub(crate) struct ClientEnd {
+    /// The connection.
+    pub stream: ClientStream,
+    /// The bytes that came right behind the request.
+    pub early: Vec<u8>,
+    /// Becomes readable when the tunnel is to end.
+    pub stop: Arc<OwnedFd>,
+}
+
+/// A client's socket, of which no read and no write waits.
+#[derive(Debug)]
+pub(crate) struct ClientStream(Arc<TcpStream>);
+
+impl<'a> Switch<'a> {
+    /// The connection `stream`, after whose request the `early` bytes came.
+    pub(super) fn new(
+        stream: &'a Arc<TcpStream>,
+        entry: &'a LiveConnection,
+        early: Vec<u8>,
+    ) -> Self {
+        Self { stream, entry, early }
+    }
+
+    /// Makes it the client's end of a tunnel. A stop then lets the tunnel take leave.
+    pub(crate) fn open(self) -> io::Result<ClientEnd> {
+        let stop = self.entry.become_tunnel()?;
+        Ok(ClientEnd { stream: ClientStream(self.stream.clone()), early: self.early, stop })
+    }
+}
+
+impl Read for ClientStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(&self.0, buffer, RecvFlags::DONTWAIT)?.0)
+    }
+}
+
+impl Write for ClientStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl End for ClientStream {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn holds_bytes(&self) -> bool {
+        false
+    }
+
+    fn send_held(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn end_sending(&mut self) -> io::Result<bool> {
+        self.0.shutdown(Shutdown::Write).map(|()| true)
+    }
+}

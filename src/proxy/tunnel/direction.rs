@@ -1,0 +1,423 @@
+//! One direction of a tunnel: from its source to its sink, without waiting for either.
+
+use std::io;
+
+use crate::http::buffer::{BULK_BYTES, Buffer};
+use crate::http::end::{End, is_not_now};
+use crate::http::websocket::frames::Frames;
+
+/// The reads in one turn, so that a fast source does not keep the other direction waiting.
+const READS_MAX: usize = 16;
+
+/// A direction. Its buffer is borrowed from the thread while bytes are in it.
+#[derive(Debug)]
+pub(super) struct Direction {
+    buffer: Buffer,
+    /// The frames that passed.
+    pub(super) frames: Frames,
+    /// The bytes that passed.
+    pub(super) passed_bytes: u64,
+    stage: Stage,
+    has_source_ended: bool,
+    /// The sink takes no more at the moment.
+    is_sink_full: bool,
+    /// The close frame to be sent at the end of the frame that has begun.
+    last_words: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Bytes pass.
+    Passing,
+    /// They pass up to the end of the frame that has begun.
+    Leaving,
+    /// A close frame of evertoken's own is sent.
+    LastWords,
+    /// The sink is about to be told that nothing more comes.
+    Ending,
+    /// Nothing more goes to the sink. What still comes is read and dropped.
+    Over,
+}
+
+/// A connection that broke.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The one from which bytes come.
+    Source(io::Error),
+    /// The one to which they go.
+    Sink(io::Error),
+}
+
+/// The events for which a direction waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wants {
+    /// That its source can be read.
+    pub(super) source: bool,
+    /// That its sink can be written.
+    pub(super) sink: bool,
+}
+
+impl Direction {
+    /// A direction that begins with the bytes in `early`.
+    pub(super) fn after(early: Buffer) -> Self {
+        Self {
+            buffer: early,
+            frames: Frames::default(),
+            passed_bytes: 0,
+            stage: Stage::Passing,
+            has_source_ended: false,
+            is_sink_full: false,
+            last_words: Vec::new(),
+        }
+    }
+
+    /// True if nothing more goes to the sink.
+    pub(super) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// True if nothing more comes from the source.
+    pub(super) fn has_source_ended(&self) -> bool {
+        self.has_source_ended
+    }
+
+    /// The events for which it waits.
+    pub(super) fn wants(&self) -> Wants {
+        let (is_empty, is_over) = (self.buffer.held().is_empty(), self.is_over());
+        let takes = is_over || matches!(self.stage, Stage::Passing | Stage::Leaving) && is_empty;
+        Wants {
+            source: takes && !self.has_source_ended,
+            sink: !is_over && (self.is_sink_full || !is_empty || self.stage == Stage::Ending),
+        }
+    }
+
+    /// Lets it end with `close_frame` after the frame that has begun, unless its source has closed or ended already.
+    pub(super) fn take_leave(&mut self, close_frame: Vec<u8>) {
+        if self.stage == Stage::Passing {
+            self.stage = Stage::Leaving;
+            self.last_words = close_frame;
+        }
+    }
+
+    /// The source is gone; the bytes that came from it still pass.
+    pub(super) fn lose_source(&mut self) {
+        self.has_source_ended = true;
+    }
+
+    /// The sink is gone.
+    pub(super) fn lose_sink(&mut self) {
+        self.stage = Stage::Over;
+        self.drop_held();
+    }
+
+    /// Passes on what is there, until the sink takes no more or the source has no more. It is read only if `may_read`.
+    pub(super) fn step(
+        &mut self,
+        source: &mut dyn End,
+        sink: &mut dyn End,
+        mut may_read: bool,
+    ) -> Result<(), Lost> {
+        let mut reads = 0;
+        loop {
+            if !self.send(sink)? || !may_read || self.has_source_ended || reads == READS_MAX {
+                break;
+            }
+            may_read = self.read(source)?;
+            reads += 1;
+        }
+        // Idle tunnels are many.
+        self.buffer.give_back();
+        Ok(())
+    }
+
+    /// Reads once; returns true if there is probably more.
+    fn read(&mut self, source: &mut dyn End) -> Result<bool, Lost> {
+        match self.buffer.fill(&mut &mut *source) {
+            Ok(0) => self.has_source_ended = true,
+            Ok(_) => return Ok(source.holds_bytes() || self.buffer.was_filled()),
+            Err(error) if is_not_now(&error) => {}
+            Err(error) => {
+                self.has_source_ended = true;
+                return Err(Lost::Source(error));
+            }
+        }
+        Ok(self.has_source_ended)
+    }
+
+    /// Sends what is held, and what the stage asks for after it; returns false if the sink takes no more.
+    fn send(&mut self, sink: &mut dyn End) -> Result<bool, Lost> {
+        if self.is_over() {
+            self.drop_held();
+            return Ok(true);
+        }
+        let sent = self.try_send(sink);
+        if sent.is_err() {
+            self.lose_sink();
+        }
+        let is_sent = sent.map_err(Lost::Sink)?;
+        self.is_sink_full = !is_sent;
+        Ok(is_sent)
+    }
+
+    fn try_send(&mut self, sink: &mut dyn End) -> io::Result<bool> {
+        loop {
+            self.leave_at_boundary();
+            let held = self.buffer.held();
+            let due = match self.stage {
+                Stage::Leaving => self.frames.left_of_frame(held),
+                _ => held.len(),
+            };
+            if due == 0 {
+                break;
+            }
+            match sink.write(&held[..due]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.frames.pass(&held[..count]);
+                    self.passed_bytes += count as u64;
+                    self.buffer.consume(count);
+                }
+                Err(error) if is_not_now(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        if !sink.send_held()? {
+            return Ok(false);
+        }
+        let is_last = match self.stage {
+            Stage::Passing | Stage::Leaving => self.has_source_ended,
+            Stage::LastWords | Stage::Ending => true,
+            Stage::Over => false,
+        };
+        if is_last {
+            self.stage = Stage::Ending;
+            if !sink.end_sending()? {
+                return Ok(false);
+            }
+            self.stage = Stage::Over;
+        }
+        Ok(true)
+    }
+
+    /// Puts the close frame in between two frames, unless the source has sent one.
+    fn leave_at_boundary(&mut self) {
+        if self.stage != Stage::Leaving || !self.frames.are_at_boundary() {
+            return;
+        }
+        self.drop_held();
+        if self.frames.have_closed() {
+            self.stage = Stage::Ending;
+        } else {
+            self.stage = Stage::LastWords;
+            self.buffer = Buffer::holding(std::mem::take(&mut self.last_words), BULK_BYTES);
+        }
+    }
+
+    fn drop_held(&mut self) {
+        self.buffer.consume(self.buffer.held().len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::{Read, Write};
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    use super::*;
+    use crate::http::websocket::frames::going_away;
+
+    /// An end that yields its `input` piece by piece, None for its end, and takes `room` bytes.
+    struct Fake {
+        input: VecDeque<Option<Vec<u8>>>,
+        room: usize,
+        taken: Vec<u8>,
+        has_ended: bool,
+        is_broken: bool,
+        socket: std::net::UdpSocket,
+    }
+
+    impl Fake {
+        fn new(input: &[&[u8]], room: usize) -> Self {
+            Self {
+                input: input.iter().map(|piece| Some(piece.to_vec())).collect(),
+                room,
+                taken: Vec::new(),
+                has_ended: false,
+                is_broken: false,
+                socket: std::net::UdpSocket::bind("127.0.0.1:0").unwrap(),
+            }
+        }
+    }
+
+    impl Read for Fake {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.input.pop_front() {
+                None if self.is_broken => Err(io::ErrorKind::ConnectionReset.into()),
+                None => Err(io::ErrorKind::WouldBlock.into()),
+                Some(None) => Ok(0),
+                Some(Some(mut piece)) => {
+                    let rest = piece.split_off(piece.len().min(buffer.len()));
+                    buffer[..piece.len()].copy_from_slice(&piece);
+                    if !rest.is_empty() {
+                        self.input.push_front(Some(rest));
+                    }
+                    Ok(piece.len())
+                }
+            }
+        }
+    }
+
+    impl Write for Fake {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.is_broken {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let count = bytes.len().min(self.room);
+            if count == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room -= count;
+            self.taken.extend(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl End for Fake {
+        fn socket(&self) -> BorrowedFd<'_> {
+            self.socket.as_fd()
+        }
+
+        fn holds_bytes(&self) -> bool {
+            !self.input.is_empty()
+        }
+
+        fn send_held(&mut self) -> io::Result<bool> {
+            Ok(true)
+        }
+
+        fn end_sending(&mut self) -> io::Result<bool> {
+            self.has_ended = true;
+            Ok(true)
+        }
+    }
+
+    fn direction() -> Direction {
+        Direction::after(Buffer::holding(Vec::new(), BULK_BYTES))
+    }
+
+    const HELLO: &[u8] = b"\x81\x05hello";
+
+    #[test]
+    fn bytes_pass_as_they_come_and_the_end_after_them() {
+        let (mut source, mut sink) =
+            (Fake::new(&[HELLO, &[0x81, 1], b"x"], 99), Fake::new(&[], 99));
+        let mut direction = Direction::after(Buffer::holding(HELLO.to_vec(), BULK_BYTES));
+        direction.step(&mut source, &mut sink, false).unwrap();
+        assert_eq!(sink.taken, HELLO, "early bytes need no event");
+        direction.step(&mut source, &mut sink, true).unwrap();
+        assert_eq!(sink.taken, [HELLO, HELLO, b"\x81\x01x"].concat());
+        assert_eq!(direction.wants(), Wants { source: true, sink: false });
+        assert!(direction.frames.are_at_boundary() && !sink.has_ended);
+        source.input.push_back(None);
+        direction.step(&mut source, &mut sink, true).unwrap();
+        assert!(sink.has_ended && direction.is_over() && direction.has_source_ended());
+        assert_eq!(direction.passed_bytes, 17);
+    }
+
+    #[test]
+    fn a_source_is_not_read_while_its_sink_takes_nothing() {
+        let (mut source, mut sink) = (Fake::new(&[HELLO, HELLO], 9), Fake::new(&[], 3));
+        let mut direction = direction();
+        direction.step(&mut source, &mut sink, true).unwrap();
+        assert_eq!((sink.taken.len(), source.input.len()), (3, 1));
+        assert_eq!(direction.wants(), Wants { source: false, sink: true });
+        sink.room = 99;
+        direction.step(&mut source, &mut sink, false).unwrap();
+        assert_eq!((sink.taken.as_slice(), source.input.len()), (HELLO, 1));
+        assert_eq!(direction.wants(), Wants { source: true, sink: false });
+    }
+
+    #[test]
+    fn a_fast_source_is_read_a_few_times_in_a_turn() {
+        let pieces = [HELLO; READS_MAX + 2];
+        let (mut source, mut sink) = (Fake::new(&pieces, 9), Fake::new(&[], 9999));
+        let mut direction = direction();
+        direction.step(&mut source, &mut sink, true).unwrap();
+        assert_eq!(source.input.len(), 2);
+        assert_eq!(sink.taken.len(), READS_MAX * HELLO.len(), "what was read is not left lying");
+    }
+
+    #[test]
+    fn a_close_frame_goes_between_two_frames() {
+        let close = going_away("", None);
+        // Between two frames already, and in the middle of one.
+        for (before, after, expected) in [
+            (HELLO, b"".as_slice(), [HELLO, &close].concat()),
+            (&HELLO[..4], &HELLO[4..], [HELLO, &close].concat()),
+            (&HELLO[..1], &HELLO[1..], [HELLO, &close].concat()),
+            (&HELLO[..4], b"llo\x81\x02no", [HELLO, &close].concat()),
+            (&[0x88, 0], b"", vec![0x88, 0]),
+        ] {
+            let (mut source, mut sink) = (Fake::new(&[before], 99), Fake::new(&[], 99));
+            let mut direction = direction();
+            direction.step(&mut source, &mut sink, true).unwrap();
+            direction.take_leave(close.clone());
+            direction.step(&mut source, &mut sink, false).unwrap();
+            if !after.is_empty() {
+                assert!(!direction.is_over() && direction.wants().source);
+                source.input.push_back(Some(after.to_vec()));
+                direction.step(&mut source, &mut sink, true).unwrap();
+            }
+            assert_eq!(sink.taken, expected, "{before:?} {after:?}");
+            assert!(sink.has_ended && direction.is_over());
+            source.input.push_back(Some(HELLO.to_vec()));
+            source.input.push_back(None);
+            direction.step(&mut source, &mut sink, true).unwrap();
+            assert_eq!(sink.taken, expected, "the rest is dropped");
+            assert!(direction.has_source_ended());
+        }
+    }
+
+    #[test]
+    fn a_frame_that_its_source_does_not_complete_gets_no_close_frame() {
+        let (mut source, mut sink) = (Fake::new(&[&HELLO[..4]], 99), Fake::new(&[], 99));
+        let mut direction = direction();
+        direction.step(&mut source, &mut sink, true).unwrap();
+        direction.take_leave(going_away("", None));
+        source.input.push_back(None);
+        direction.step(&mut source, &mut sink, true).unwrap();
+        assert_eq!(sink.taken, &HELLO[..4]);
+        assert!(sink.has_ended && direction.is_over());
+    }
+
+    #[test]
+    fn a_broken_end_is_told_apart() {
+        let (mut source, mut sink) = (Fake::new(&[HELLO], 99), Fake::new(&[], 99));
+        source.is_broken = true;
+        let mut one = direction();
+        let lost = one.step(&mut source, &mut sink, true);
+        assert!(lost.is_ok(), "its last bytes came first");
+        let lost = one.step(&mut source, &mut sink, true);
+        assert!(matches!(lost, Err(Lost::Source(_))) && sink.taken == HELLO);
+        one.step(&mut source, &mut sink, false).unwrap();
+        assert!(sink.has_ended && one.is_over());
+
+        let (mut source, mut sink) = (Fake::new(&[HELLO, HELLO], 99), Fake::new(&[], 99));
+        sink.is_broken = true;
+        let mut other = direction();
+        let lost = other.step(&mut source, &mut sink, true);
+        assert!(matches!(lost, Err(Lost::Sink(_))) && other.is_over());
+        assert_eq!(
+            other.wants(),
+            Wants { source: true, sink: false },
+            "the rest is read and dropped"
+        );
+        other.step(&mut source, &mut sink, true).unwrap();
+        assert!(source.input.is_empty());
+    }
+}
