@@ -226,7 +226,11 @@ impl<'a> Asked<'a> {
         }
         if meant.contains(&provider.slug.as_str()) {
             let key = self.question.key.as_deref().unwrap_or_default();
-            return format!("the key '{key}' may not use it");
+            let what = match self.rights.check_model(&self.question.model) {
+                Err(_) if self.rights.allow(provider) => "this model",
+                _ => "it",
+            };
+            return format!("the key '{key}' may not use {what}");
         }
         others(provider)
     }

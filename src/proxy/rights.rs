@@ -4,6 +4,7 @@ use crate::config::ProviderConfig;
 use crate::http::refusal::{Code, Refusal};
 use crate::proxy::client_key::ClientKey;
 use crate::proxy::glob::matches;
+use crate::visible::visible;
 
 /// Gemini's names of models begin so in bodies.
 const GEMINI_FOLDER: &str = "models/";
@@ -92,7 +93,7 @@ impl<'a> Rights<'a> {
             return Ok(());
         }
         let shown: String = model.chars().take(SHOWN_MAX_CHARS).collect();
-        Err(self.refusal(&format!("may not use the model '{}'", shown.escape_default())))
+        Err(self.refusal(&format!("may not use the model '{}'", visible(&shown))))
     }
 
     /// The refusal of a request whose key `fails`: `may not use the provider b`.
@@ -124,6 +125,15 @@ mod tests {
     use crate::config::KeyRights;
     use crate::proxy::limits::AllUsed;
     use crate::proxy::metrics::Metrics;
+
+    #[test]
+    fn a_refused_model_was_named_by_code_points() {
+        let rights = KeyRights { models: Some(vec!["gpt-*".to_owned()]), ..KeyRights::all("ci") };
+        let key = ClientKey::new(&rights, &Metrics::new(), &mut AllUsed::default());
+        let refused = |model| Rights::of(&key).check_model(model).unwrap_err().message;
+        assert!(refused("通义千问").contains("may not use the model '通义千问'"));
+        assert!(refused("a\nb\u{202e}").contains("'a\\nb\\u{202e}'"));
+    }
 
     #[test]
     fn a_refusal_says_what_the_key_has() {

@@ -139,7 +139,7 @@ impl Table {
 
     /// The number of all requests.
     pub(crate) fn requests(&self) -> u64 {
-        self.rows.iter().map(|row| row.counts.requests).sum()
+        self.rows.iter().fold(0, |sum, row| sum.saturating_add(row.counts.requests))
     }
 
     /// The sum of all rows for which `is_wanted` holds.
@@ -172,6 +172,15 @@ mod tests {
         twice.merge(&table);
         assert_eq!(twice.rows().len(), 4);
         assert_eq!(twice.sum(|row| row.key == "k").tokens(), 2 * 4 * 10);
+    }
+
+    #[test]
+    fn counts_of_a_file_that_makes_no_sense_do_not_overflow() {
+        let mut table = Table::default();
+        for model in ["m", "n"] {
+            table.add("A", model, "", &Counts { requests: u64::MAX, ..one() });
+        }
+        assert_eq!((table.requests(), table.sum(|_| true).requests), (u64::MAX, u64::MAX));
     }
 
     #[test]

@@ -217,6 +217,24 @@ fn of_keys() -> Option<Vec<crate::config::InboundKey>> {
     config.settings.inbound_keys
 }
 
+/// The providers that the key has seemed to be kept from it.
+#[test]
+fn a_model_that_a_key_may_not_use_was_told_as_a_provider() {
+    let mut config = of("", "", PROVIDERS);
+    let mut keys = of_keys().unwrap();
+    let ci = keys.iter_mut().find(|key| key.rights.name == "ci").unwrap();
+    ci.rights.models = Some(vec!["gpt-*".to_owned()]);
+    config.settings.inbound_keys = Some(keys);
+    let (lines, is_served) = told(&config, "m ci /v1/messages");
+    assert!(!is_served && lines[1].contains("The key 'ci' may not use the model 'm'"), "{lines:?}");
+    for line in [
+        "  not Home: the key 'ci' may not use this model",
+        "  not Work: the key 'ci' may not use it",
+    ] {
+        assert!(lines.iter().any(|told| told == line), "{lines:?}");
+    }
+}
+
 #[test]
 fn a_provider_without_a_credential_comes_last() {
     let config = of("selection_strategy: sticky", "", PROVIDERS);
