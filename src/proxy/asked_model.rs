@@ -23,7 +23,7 @@ pub(super) fn asked_model(target: &str, body: &TakenBody) -> Option<String> {
 }
 
 /// The name in `/models/<name>:generateContent`, `/deployments/<name>/…` or `/model/<name>/invoke`.
-fn in_path(path: &str) -> Option<&str> {
+pub(super) fn in_path(path: &str) -> Option<&str> {
     let after = |mark: &str| path.rsplit_once(mark).map(|(_, rest)| rest);
     if let Some(name) = after("/models/").and_then(|rest| rest.split_once(':')) {
         return Some(name.0).filter(|name| !name.is_empty());

@@ -1,6 +1,7 @@
 //! Counts the tokens of an answer while it passes, and the model that was asked if the answer can't name it.
 
 use crate::http::message::{RequestHead, ResponseHead};
+use crate::proxy::asked_model::in_path;
 use crate::proxy::body::TakenBody;
 use crate::proxy::model;
 use crate::proxy::outcome::RequestRecord;
@@ -77,12 +78,13 @@ fn count_in(
     is_whole: bool,
     record: &RequestRecord<'_>,
 ) {
-    let is_without_model = matches!(end, Observed::Read(Finding { model: None, .. }));
-    let found = body.filter(|_| is_without_model).and_then(asked_model);
+    let names_its_model = matches!(end, Observed::Read(Finding { model: Some(_), .. }));
+    let in_body = body.filter(|_| !names_its_model).and_then(asked_model);
+    let in_path = || if names_its_model { None } else { in_path(asked.path()) };
     let answered = Answered {
         provider: &provider.config.name,
         key: record.key.map(|key| key.rights.name.as_str()),
-        asked_model: record.asked_model.as_deref().or(found.as_deref()),
+        asked_model: record.asked_model.as_deref().or(in_body.as_deref()).or_else(in_path),
         method: &asked.method,
         path: asked.path(),
         is_whole,

@@ -74,16 +74,6 @@ fn is_served(observed: &Observed) -> bool {
     }
 }
 
-/// The model in paths such as `/v1beta/models/gemini-pro:generateContent` and `/deployments/gpt/chat/completions`.
-fn model_in_path(path: &str) -> Option<&str> {
-    let after = |start| {
-        let rest: &str = path.get(start + 1..)?;
-        rest.strip_prefix("models/").or_else(|| rest.strip_prefix("deployments/"))
-    };
-    let rest = memchr::memchr_iter(b'/', path.as_bytes()).find_map(after)?;
-    rest.split([':', '/']).next().filter(|model| !model.is_empty())
-}
-
 /// The counts of one day.
 #[derive(Debug, Default)]
 struct DayCounts {
@@ -232,8 +222,7 @@ impl Ledger {
     pub(crate) fn count(&self, observed: Observed, answered: Answered<'_>) {
         let is_served = is_served(&observed);
         let Some((counts, model)) = answered.counts(observed) else { return };
-        let asked = || answered.asked_model.or_else(|| model_in_path(answered.path));
-        let model = model.as_deref().or_else(asked).unwrap_or(UNKNOWN);
+        let model = model.as_deref().or(answered.asked_model).unwrap_or(UNKNOWN);
         let key = answered.key.unwrap_or_default();
         self.add(self.clock.wall(), (answered.provider, model, key), is_served, &counts);
     }

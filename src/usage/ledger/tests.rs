@@ -234,8 +234,6 @@ fn answers_that_are_counted_and_their_models() {
     };
     let asked = Answered { asked_model: Some("asked"), ..answered(None, PATH) };
     let get = Answered { method: "GET", ..answered(None, PATH) };
-    let gemini = "/v1beta/models/gemini-pro:generateContent";
-    let azure = "/openai/deployments/gpt/chat/completions";
     let other = "/v1/messages/count_tokens";
     let cut = Answered { is_whole: false, ..asked };
     // Requests, tokens, unknown and cut answers, and the model.
@@ -244,7 +242,6 @@ fn answers_that_are_counted_and_their_models() {
         (read(9), answered(None, other), Some((1, 10, 0, 0, "m"))),
         (read(9), cut, Some((1, 10, 0, 1, "m"))),
         (nothing(), asked, Some((1, 0, 1, 0, "other"))),
-        (nothing(), answered(None, azure), Some((1, 0, 1, 0, "other"))),
         (named(), asked, Some((1, 0, 1, 0, "m"))),
         (nothing(), answered(None, other), None),
         (nothing(), get, None),
@@ -253,7 +250,6 @@ fn answers_that_are_counted_and_their_models() {
         (Observed::Nothing, asked, Some((1, 0, 0, 0, "other"))),
         (nothing(), answered(None, PATH), Some((1, 0, 1, 0, "unknown"))),
         (without_model(), asked, Some((1, 10, 0, 0, "asked"))),
-        (without_model(), answered(None, gemini), Some((1, 10, 0, 0, "gemini-pro"))),
         (without_model(), answered(None, PATH), Some((1, 10, 0, 0, "unknown"))),
         (Observed::Nothing, get, None),
     ];
