@@ -9,7 +9,7 @@ use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 use crate::usage::ledger::{Answered, Ledger};
 use crate::usage::observer::{Observed, Observer};
-use crate::usage::scan::Finding;
+use crate::usage::scan::{Finding, model_in};
 
 /// The beginning of a request's body in which its model is looked for.
 const MODEL_WITHIN_BYTES: usize = 4 * 1024;
@@ -79,12 +79,16 @@ fn count_in(
     record: &RequestRecord<'_>,
 ) {
     let names_its_model = matches!(end, Observed::Read(Finding { model: Some(_), .. }));
-    let in_body = body.filter(|_| !names_its_model).and_then(asked_model);
+    let start = body.filter(|_| !names_its_model).and_then(TakenBody::plain_start);
+    let start = start.unwrap_or_default();
+    // A search for the key, because reading the whole beginning as JSON would cost a tenth of a request.
+    let in_body = model_in(&start[..start.len().min(MODEL_WITHIN_BYTES)]);
+    let in_body = in_body.and_then(|name| std::str::from_utf8(name).ok());
     let in_path = || if names_its_model { None } else { in_path(asked.path()) };
     let answered = Answered {
         provider: &provider.config.name,
         key: record.key.map(|key| key.rights.name.as_str()),
-        asked_model: record.asked_model.as_deref().or(in_body.as_deref()).or_else(in_path),
+        asked_model: record.asked_model.as_deref().or(in_body).or_else(in_path),
         method: &asked.method,
         path: asked.path(),
         is_whole,

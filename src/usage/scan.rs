@@ -306,7 +306,7 @@ fn starts_with_list(head: &[u8]) -> bool {
 }
 
 /// The value of the first key `model` or `modelVersion` in `text`, if it ends there.
-fn model_in(text: &[u8]) -> Option<&[u8]> {
+pub(crate) fn model_in(text: &[u8]) -> Option<&[u8]> {
     let mut from = 0;
     loop {
         let start = from + MODEL_KEY.find(&text[from..])?;
