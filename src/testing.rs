@@ -25,6 +25,8 @@ pub use crate::http::message::{
 };
 pub use crate::http::refusal::{Code, Refusal};
 pub use crate::http::rules::Rules;
+pub use crate::http::websocket::check as check_websocket;
+pub use crate::http::websocket::frames::Frames;
 pub use crate::ingress::bind::bind as bind_listener;
 pub use crate::ingress::conn::serve as serve_connection;
 pub use crate::ingress::guest::Guest;

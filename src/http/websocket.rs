@@ -26,7 +26,7 @@ pub(crate) fn is_asked(headers: &Headers) -> bool {
 }
 
 /// Refuses a request for a WebSocket whose handshake is invalid (§4.2.1), with the part that is wrong.
-pub(crate) fn check(head: &RequestHead) -> Result<(), Refusal> {
+pub fn check(head: &RequestHead) -> Result<(), Refusal> {
     let headers = &head.headers;
     let bad = |what: &str| {
         Err(Refusal::new(Code::BadRequest, format!("This is no handshake of a WebSocket: {what}")))

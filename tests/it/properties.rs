@@ -52,6 +52,31 @@ const PIECES: [&str; 40] = [
     "-",
     "\"",
 ];
+/// The same for handshakes of WebSockets and frames.
+const HANDSHAKE: [&str; 22] = [
+    "GET / HTTP/1.1\r\nHost: h\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\n",
+    "Connection: keep-alive, Upgrade\r\n",
+    "Connection: close\r\n",
+    "Upgrade: websocket\r\n",
+    "Sec-WebSocket-Version: 13\r\n",
+    "Sec-WebSocket-Version: 8\r\n",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+    "Sec-WebSocket-Key: x\r\n",
+    "Content-Length: 1\r\n",
+    "\r\n",
+    "\u{1}",
+    "\u{8}",
+    "\0",
+    "\u{5}",
+    "\u{7e}",
+    "\u{7f}",
+    "\u{80}",
+    "\u{88}",
+    "\u{ff}",
+    "hello",
+    "\0\0\0\0\0\0\0\u{3}",
+];
 /// The same for heads of responses.
 const ANSWERS: [&str; 24] = [
     "HTTP/1.1 ",
@@ -148,6 +173,11 @@ proptest! {
     }
 
     #[test]
+    fn any_handshake_and_frames(bytes in made_of(&HANDSHAKE)) {
+        holds::websocket(&bytes);
+    }
+
+    #[test]
     fn any_configuration(bytes in made_of(&TEXTS)) {
         holds::configuration(&bytes);
     }
@@ -158,7 +188,7 @@ type Holds = fn(&[u8]);
 
 #[test]
 fn everything_that_the_fuzzers_kept() {
-    let properties: [(&str, Holds); 9] = [
+    let properties: [(&str, Holds); 10] = [
         ("head", holds::head),
         ("body", holds::body),
         ("response_head", holds::response_head),
@@ -168,6 +198,7 @@ fn everything_that_the_fuzzers_kept() {
         ("configuration", holds::configuration),
         ("model", holds::model),
         ("usage", holds::usage),
+        ("websocket", holds::websocket),
     ];
     for (target, holds) in properties {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);

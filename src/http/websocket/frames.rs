@@ -17,7 +17,7 @@ const REASON_MAX_BYTES: usize = 123;
 
 /// The frames of one direction, followed as they pass.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Frames {
+pub struct Frames {
     /// The start of a header whose rest has not come.
     header: [u8; HEADER_MAX_BYTES],
     header_bytes: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// Follows `bytes`, which pass.
-    pub(crate) fn pass(&mut self, bytes: &[u8]) {
+    pub fn pass(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             rest = &rest[self.step(rest)..];
@@ -36,17 +36,17 @@ impl Frames {
     }
 
     /// True if the next byte begins a frame.
-    pub(crate) fn are_at_boundary(&self) -> bool {
+    pub fn are_at_boundary(&self) -> bool {
         self.left == 0 && self.header_bytes == 0
     }
 
     /// True if a close frame has begun, after which its sender sends no other.
-    pub(crate) fn have_closed(&self) -> bool {
+    pub fn have_closed(&self) -> bool {
         self.has_closed
     }
 
     /// How many of the `next` bytes belong to the frame that has begun.
-    pub(crate) fn left_of_frame(&self, next: &[u8]) -> usize {
+    pub fn left_of_frame(&self, next: &[u8]) -> usize {
         let mut ahead = *self;
         let mut count = 0;
         while !ahead.are_at_boundary() && count < next.len() {

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use evertoken::testing::BadFraming;
 use evertoken::testing::Code;
+use evertoken::testing::Frames;
 use evertoken::testing::Framing;
 use evertoken::testing::RequestReader;
 use evertoken::testing::Rules;
 use evertoken::testing::Secret;
 use evertoken::testing::TokenFields;
+use evertoken::testing::check_websocket;
 use evertoken::testing::parse_record;
 use evertoken::testing::{AnswerLength, BodyLength, Headers, RequestHead, Version};
 use evertoken::testing::{BadHead, HEAD_MAX_BYTES};
@@ -397,4 +399,66 @@ pub(crate) fn usage(bytes: &[u8]) {
         let expected = number.as_u64();
         assert!(expected.is_none_or(|expected| found[1] == expected), "{text}");
     }
+}
+
+/// A handshake of a WebSocket that is accepted has all that RFC 6455 §4.2.1 asks for; and the boundaries of the frames
+/// after it, or of any bytes, are the same however they are cut.
+pub(crate) fn websocket(bytes: &[u8]) {
+    let head = read_head(bytes, std::iter::once(bytes.len()));
+    let (head, start) = match &head {
+        Ok(Some((head, length))) => (Some(head), *length),
+        _ => (None, 0),
+    };
+    if let Some(head) = head.filter(|head| check_websocket(head).is_ok()) {
+        assert_eq!((head.method.as_str(), head.version), ("GET", Version::Http11));
+        assert!(matches!(head.body, BodyLength::Absent | BodyLength::Sized(0)));
+        let one = |name| {
+            let mut all = head.headers.all(name);
+            all.next().filter(|_| all.next().is_none()).expect("there is one")
+        };
+        assert_eq!(one("sec-websocket-version"), b"13");
+        let key = one("sec-websocket-key");
+        assert!(key.len() == 24 && key.ends_with(b"=="), "16 bytes");
+        assert!(head.headers.list_contains("connection", "upgrade"));
+    }
+    let bytes = &bytes[start..];
+    let ends = frame_ends(bytes);
+    let mut by_byte = Frames::default();
+    for (index, byte) in bytes.iter().enumerate() {
+        let mut at_once = Frames::default();
+        at_once.pass(&bytes[..index]);
+        let is_end = index == 0 || ends.contains(&index);
+        assert_eq!((at_once.are_at_boundary(), by_byte.are_at_boundary()), (is_end, is_end));
+        assert_eq!(at_once.have_closed(), by_byte.have_closed());
+        let end = ends.iter().copied().find(|end| *end > index).unwrap_or(bytes.len());
+        let left = if is_end { 0 } else { end - index };
+        assert_eq!(at_once.left_of_frame(&bytes[index..]), left, "at {index}");
+        by_byte.pass(&[*byte]);
+    }
+}
+
+/// The ends of the frames in `bytes`, found by reading them whole (RFC 6455 §5.2).
+fn frame_ends(bytes: &[u8]) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut rest = bytes;
+    while let [_, second, after @ ..] = rest {
+        let number = |count: usize| {
+            let digits = after.get(..count)?;
+            Some(digits.iter().fold(0_u128, |number, byte| number << 8 | u128::from(*byte)))
+        };
+        let (extended, payload) = match second & 0x7f {
+            126 => (2, number(2)),
+            127 => (8, number(8)),
+            short => (0, Some(u128::from(short))),
+        };
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        let Some(length) = payload.map(|payload| 2 + extended + mask + payload) else { break };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > rest.len() {
+            break;
+        }
+        rest = &rest[length..];
+        ends.push(bytes.len() - rest.len());
+    }
+    ends
 }
