@@ -313,6 +313,7 @@ pub(crate) fn path_of(target: &str) -> &str {
 /// one is sent instead.
 pub(crate) const fn reason_phrase(status: u16) -> &'static str {
     match status {
+        101 => "Switching Protocols",
         200 => "OK",
         201 => "Created",
         202 => "Accepted",

@@ -280,6 +280,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_websocket_begins_with_its_head_alone() {
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, Some(&request(Version::Http11, "")), true);
+        let mut headers = Headers::new();
+        headers.push("sec-websocket-accept", "x");
+        reply.switch(&ResponseHead { status: 101, headers }).unwrap();
+        reply.last_piece(b"dropped").unwrap();
+        assert!(reply.has_begun());
+        assert_eq!(reply.finish(), After::Abort, "nothing follows on the connection");
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: x\r\nconnection: Upgrade\r\n\
+                        upgrade: websocket\r\n\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
     fn write(
         request: &RequestHead,
         may: bool,
