@@ -44,6 +44,11 @@ pub(crate) fn give_head(mut buffer: Vec<u8>) {
     }
 }
 
+/// Frees this thread's buffers. Its next use of one makes a new one.
+pub(crate) fn free() {
+    drop((SPARE.take(), HEAD.take()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +80,11 @@ mod tests {
         assert_eq!((again.len(), again.capacity(), again[0]), (BUFFER_BYTES, BUFFER_BYTES, 7));
         give(Vec::new());
         assert_eq!(take()[0], 0, "nothing that can't be used is kept");
+        let mut third = take();
+        third[0] = 8;
+        give(third);
+        free();
+        assert_eq!(take()[0], 0, "a freed one is gone");
         drop(another);
     }
 }

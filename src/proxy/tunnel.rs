@@ -25,6 +25,7 @@ use crate::proxy::reply::Reply;
 use crate::proxy::state::Proxy;
 use crate::proxy::tunnel::direction::{Direction, Lost};
 use crate::shortage::Shortage;
+use crate::spare;
 use crate::upstream::ProviderEnd;
 
 mod direction;
@@ -32,6 +33,8 @@ mod direction;
 /// The longest time after both sides were told that nothing more comes, in which they still may send: their last bytes
 /// are read, so that no reset destroys the ones that are on their way to them.
 const LINGER_MAX: Duration = FAREWELL_MAX;
+/// The silence after which a tunnel gives up its thread's buffers, since many are silent for long.
+const REST_AFTER: Duration = Duration::from_secs(1);
 /// The reasons in close frames.
 const STOPPING: &str = "evertoken is stopping";
 const SILENT: &str = "nothing came for longer than timeouts.idle allows";
@@ -136,6 +139,8 @@ struct Tunnel<'a> {
     farewell: Option<Deadline>,
     /// The client's and the provider's socket have reported their end.
     has_hung_up: [bool; 2],
+    /// It has given up its thread's buffers.
+    is_at_rest: bool,
 }
 
 impl<'a> Tunnel<'a> {
@@ -151,6 +156,7 @@ impl<'a> Tunnel<'a> {
             ending: None,
             farewell: None,
             has_hung_up: [false; 2],
+            is_at_rest: false,
         }
     }
 
@@ -191,6 +197,7 @@ impl<'a> Tunnel<'a> {
         let (up, down) = (self.up.passed_bytes - before.0, self.down.passed_bytes - before.1);
         count(&self.counts.received_bytes, up);
         count(&self.counts.sent_bytes, down);
+        self.is_at_rest &= up + down == 0;
         up + down > 0
     }
 
@@ -256,7 +263,11 @@ impl<'a> Tunnel<'a> {
             PollFd::from_borrowed_fd(if is_silent(1) { stop } else { provider }, interests[1]),
             PollFd::from_borrowed_fd(stop, stop_interest),
         ];
-        poll_all(&mut fds, left);
+        let limit = if self.is_at_rest { left } else { left.min(REST_AFTER) };
+        if !poll_all(&mut fds, limit) && !limit.is_zero() && !self.is_at_rest {
+            self.is_at_rest = true;
+            spare::free();
+        }
         let [client, provider, stop] = fds.map(|fd| fd.revents());
         if stop.contains(PollFlags::IN) && self.farewell.is_none() {
             self.take_leave(Ending::Stopped, STOPPING);
@@ -284,14 +295,19 @@ fn flags(reads: bool, writes: bool) -> PollFlags {
     flags
 }
 
-/// Waits for one of `fds`, at most for `limit`. A failure, such as a signal, counts as an event of none.
-fn poll_all(fds: &mut [PollFd<'_>], limit: Duration) {
+/// Waits for one of `fds`, at most for `limit`; returns false if nothing happened. A failure, such as a signal, counts
+/// as an event of none.
+fn poll_all(fds: &mut [PollFd<'_>], limit: Duration) -> bool {
     // A limit too long for the system is none.
     let limit = Timespec::try_from(limit).ok();
-    if let Err(error) = poll(fds, limit.as_ref())
-        && error != rustix::io::Errno::INTR
-    {
-        debug!("poll: {error}");
+    match poll(fds, limit.as_ref()) {
+        Ok(count) => count > 0,
+        Err(error) => {
+            if error != rustix::io::Errno::INTR {
+                debug!("poll: {error}");
+            }
+            true
+        }
     }
 }
 
