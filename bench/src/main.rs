@@ -23,6 +23,7 @@ mod size;
 mod streams;
 mod suite;
 mod time;
+mod websockets;
 
 /// An error ends the run with its words.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -30,7 +31,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const HELP: &str = "\
 bench [--short] [--with litellm,portkey] [--only SECTION,…] [--write]
     measures everything; --short fewer rounds; --write puts the tables into
-    docs/performance.md and the plots beside it. Sections: plain, tls, streams, bodies, idle, curves, size
+    docs/performance.md and the plots beside it. Sections: plain, tls, websockets, streams, bodies, idle, curves, size
 bench check [--record]
     counts the instructions of the hot path and compares them with bench/instructions.txt
 bench mock | bench path CASE REQUESTS | bench relay AT PROVIDER plain|tls

@@ -1,7 +1,8 @@
 //! A fast provider: one thread per connection and ready answers, with TLS and without.
 //!
 //! `POST /json` returns 1 KB, `POST /v1/…` the same as a completion, `POST /upload` takes any body, `GET /bytes/N`
-//! returns N bytes, and `GET /stream/EVENTS/GAP_MS` returns events with the time of their sending.
+//! returns N bytes, `GET /stream/EVENTS/GAP_MS` returns events with the time of their sending, and `GET /socket` opens a `WebSocket` that
+//! sends back all that comes.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,6 +15,7 @@ use socket2::SockRef;
 
 use crate::process::Running;
 use crate::time::{nanos, sleep, spawn};
+use crate::websockets::ACCEPT;
 use crate::{Outcome, folder, say};
 
 /// The size of a small answer.
@@ -122,6 +124,7 @@ fn serve(stream: impl Read + Write) -> io::Result<()> {
                 send_events(out, events, Duration::from_millis(gap_ms))?;
             }
             (Some("bytes"), count, _) => send_bytes(out, count)?,
+            (Some("socket"), ..) => return echo(&mut reader),
             (Some("upload"), ..) => {
                 out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
             }
@@ -129,6 +132,24 @@ fn serve(stream: impl Read + Write) -> io::Result<()> {
             _ => out.write_all(small.as_bytes())?,
         }
         out.flush()?;
+    }
+}
+
+/// Accepts a WebSocket, and sends back all that comes in it.
+fn echo(reader: &mut BufReader<impl Read + Write>) -> io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+         sec-websocket-accept: {ACCEPT}\r\n\r\n"
+    );
+    reader.get_mut().write_all(head.as_bytes())?;
+    loop {
+        reader.get_mut().flush()?;
+        let came = reader.fill_buf()?.to_vec();
+        if came.is_empty() {
+            return Ok(());
+        }
+        reader.consume(came.len());
+        reader.get_mut().write_all(&came)?;
     }
 }
 

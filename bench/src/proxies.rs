@@ -236,6 +236,10 @@ http {{
       proxy_pass {scheme}://provider; proxy_http_version 1.1; proxy_set_header Connection \"\";
       proxy_set_header Authorization \"Bearer token\"; proxy_buffering off; proxy_request_buffering off; {tls}
     }}
+    location /socket {{
+      proxy_pass {scheme}://provider; proxy_http_version 1.1; proxy_set_header Connection upgrade;
+      proxy_set_header Upgrade $http_upgrade; proxy_set_header Authorization \"Bearer token\"; {tls}
+    }}
   }}
 }}
 ",

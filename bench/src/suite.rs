@@ -18,6 +18,7 @@ mod large;
 mod rest;
 mod small;
 mod streams;
+mod websockets;
 
 /// The results of a run: text, plots, and targets.
 #[derive(Default)]
@@ -57,6 +58,9 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
         let kinds: Vec<_> = kinds.iter().copied().filter(has).collect();
         if plan.wants(section) {
             small::small(plan, &kinds, with_tls, &mut results)?;
+        }
+        if plan.wants("websockets") {
+            websockets::websockets(plan, &kinds, with_tls, &mut results)?;
         }
         if !plan.wants("streams") && !plan.wants("bodies") {
             continue;
