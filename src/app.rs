@@ -15,6 +15,7 @@ use crate::ingress::{Server, Service};
 use crate::proxy::state::Proxy;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
+use crate::tls::OwnCertificate;
 use crate::token::state_file::{check_writable, exposures};
 
 /// A running proxy. Dropping it stops everything at once; [`App::stop`] stops gracefully.
@@ -54,6 +55,17 @@ impl App {
             [] => settings.listen.iter().map(bind).collect::<Result<_, _>>()?,
             [..] => handed,
         };
+        let certificate = settings
+            .tls
+            .as_ref()
+            .map(|tls| OwnCertificate::read(tls.paths(), &environment.clock).map(Arc::new));
+        let certificate = certificate.transpose().map_err(StartError::Tls)?;
+        let mut listeners: Vec<Listener> = listeners;
+        if let Some(certificate) = &certificate {
+            for one in &mut listeners {
+                one.speak_tls(certificate);
+            }
+        }
         let bound: Vec<Bound> = listeners.iter().map(|one| one.bound().clone()).collect();
         let limits = settings.limits.clone();
         let server_kind = settings.server;
@@ -69,7 +81,8 @@ impl App {
         let watchdog = supervisor.watchdog.map(|period| {
             let of_status = current.clone();
             let asked = bound.clone();
-            Watchdog::start(supervisor.clone(), period, asked, move || of_status.status_line())
+            let status = move || of_status.status_line();
+            Watchdog::start(supervisor.clone(), period, (asked, certificate), status)
         });
         let watchdog = watchdog.transpose().map_err(StartError::Thread)?;
         Ok(Self { bound, server, current, supervisor, watchdog })
@@ -77,10 +90,7 @@ impl App {
 
     /// The first listening address with a port.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.bound.iter().find_map(|bound| match bound {
-            Bound::Tcp(address) => Some(*address),
-            Bound::Unix(_) => None,
-        })
+        self.bound.iter().find_map(Bound::port)
     }
 
     /// The configuration in use, which obeys orders to reload and to refresh, on any thread.

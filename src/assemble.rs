@@ -60,6 +60,9 @@ pub enum StartError {
     /// A provider's proxy or certificates can't be used.
     #[error("provider {0}: {1}")]
     Provider(String, SetupError),
+    /// The certificate for clients can't be used.
+    #[error("{0}")]
+    Tls(String),
     /// The system refused a thread.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
@@ -91,10 +94,7 @@ fn own_names(settings: &Settings, bound: &[Bound]) -> Vec<String> {
         ListenAddress::Tcp { host, .. } => Some(host.to_ascii_lowercase()),
         ListenAddress::Unix { .. } => None,
     }));
-    names.extend(bound.iter().filter_map(|bound| match bound {
-        Bound::Tcp(address) => Some(address.ip().to_string()),
-        Bound::Unix(_) => None,
-    }));
+    names.extend(bound.iter().filter_map(Bound::port).map(|address| address.ip().to_string()));
     names
 }
 

@@ -19,25 +19,36 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 pub enum Bound {
     /// TCP.
     Tcp(SocketAddr),
+    /// TLS over TCP.
+    Tls(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
 }
 
-/// `http://127.0.0.1:8080`, `unix:/run/evertoken.sock`
+/// `http://127.0.0.1:8080`, `https://127.0.0.1:8080`, `unix:/run/evertoken.sock`
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Tls(address) => write!(f, "https://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
 impl Bound {
-    /// Connects to it from this machine, within `allowed`.
+    /// Its address with a port, if it has one.
+    pub(crate) fn port(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) | Self::Tls(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Connects to it from this machine, within `allowed`; TLS is still to begin.
     pub(crate) fn connect(&self, allowed: Duration) -> io::Result<TcpStream> {
         match self {
-            Self::Tcp(address) => {
+            Self::Tcp(address) | Self::Tls(address) => {
                 TcpStream::connect_timeout(&reachable(*address), allowed.max(WAIT_MIN))
             }
             Self::Unix(path) => connect_unix(path, allowed),

@@ -33,6 +33,7 @@ pub(crate) mod resolve;
 pub(crate) mod secret_file;
 pub(crate) mod slug;
 pub(crate) mod store_address;
+mod tls;
 pub(crate) mod token_command;
 pub(crate) mod token_fields;
 pub(crate) mod url;
@@ -57,6 +58,7 @@ pub(crate) use redirect::Redirect;
 use request_fields::FieldValue;
 pub(crate) use secret_file::secret_of_file;
 use store_address::StoreAddress;
+pub(crate) use tls::{OwnTls, TlsPaths};
 pub(crate) use token_command::TokenCommand;
 
 /// The configuration from `providers.yaml` and the environment.
@@ -94,6 +96,8 @@ pub(crate) fn find_by_segment<'a, P: AsRef<ProviderConfig>>(
 pub struct Settings {
     /// The addresses to listen on, at least one.
     pub listen: Vec<ListenAddress>,
+    /// The certificate and key for clients on TCP; None for no TLS.
+    pub tls: Option<OwnTls>,
     /// The log level, unless `RUST_LOG` sets another.
     pub log_level: log::LevelFilter,
     /// The server that takes the connections.

@@ -18,9 +18,11 @@ pub(crate) mod listener;
 pub(crate) mod live;
 pub(crate) mod other_protocol;
 pub(crate) mod pool;
+mod reception;
 pub(crate) mod service;
 pub(crate) mod switch;
 pub(crate) mod tiny;
+mod tls;
 
 pub(crate) use live::FAREWELL_MAX;
 pub use service::{After, Request, Service};

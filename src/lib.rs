@@ -43,6 +43,7 @@ mod status;
 mod supervisor;
 pub mod testing;
 mod thread;
+mod tls;
 mod token;
 mod upstream;
 mod usage;

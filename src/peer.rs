@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::{socket_domain, socket_peercred};
+use socket2::SockRef;
 
 /// The process that made the connection; of a server, the one that called `listen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +16,16 @@ pub(crate) struct PeerProcess {
 }
 
 /// True for a unix socket.
-pub(crate) fn is_unix(socket: impl AsFd) -> bool {
+fn is_unix(socket: impl AsFd) -> bool {
     socket_domain(socket) == Ok(AddressFamily::UNIX)
+}
+
+/// True for a connection that was made to a unix socket with a path. A pair of sockets has none, such as the one that
+/// carries a client's bytes without its TLS.
+pub(crate) fn came_by_path(socket: impl AsFd) -> bool {
+    let socket = socket.as_fd();
+    let own = || SockRef::from(&socket).local_addr().ok();
+    is_unix(socket) && own().is_some_and(|own| own.as_pathname().is_some())
 }
 
 /// The process at the other end of `socket`; None if it is no unix socket, or the system does not show the process,
@@ -35,9 +44,20 @@ pub(crate) fn of(socket: impl AsFd) -> Option<PeerProcess> {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
+
+    #[test]
+    fn a_pair_of_sockets_has_no_path_that_a_client_came_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        assert!(came_by_path(listener.accept().unwrap().0));
+        let (near, _far) = UnixStream::pair().unwrap();
+        assert!(is_unix(&near) && !came_by_path(&near));
+    }
 
     #[test]
     fn the_other_end_of_a_unix_socket_has_a_process_and_that_of_tcp_has_none() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::config::inbound_key::own_key;
-use crate::config::{Config, Egress, InboundKey, ListenAddress};
+use crate::config::{Config, Egress, InboundKey, ListenAddress, Settings};
 use crate::http::message::Headers;
 use crate::http::refusal::Code;
 use crate::json;
@@ -134,6 +134,8 @@ pub(crate) struct Instance {
     pub url: String,
     /// The key to send, if needed.
     pub key: Option<Secret>,
+    /// The only certificate that it may show, in DER; None for the usual trust.
+    pub certificate: Option<Vec<u8>>,
 }
 
 impl Instance {
@@ -144,37 +146,44 @@ impl Instance {
         config: Option<&Config>,
         keys: Option<&str>,
     ) -> Result<Self, StatusError> {
-        let url = match (url, config) {
-            (Some(url), _) => url.to_owned(),
-            (None, Some(config)) => url_in(&config.settings.listen)?,
-            (None, None) => DEFAULT_URL.to_owned(),
+        let (url, certificate) = match (url, config) {
+            (Some(url), _) => (url.to_owned(), None),
+            (None, Some(config)) => (url_in(&config.settings)?, own_certificate(&config.settings)),
+            (None, None) => (DEFAULT_URL.to_owned(), None),
         };
         let own = config.and_then(|config| own_key(config.settings.inbound_keys.as_ref()?));
         let given = || keys?.lines().find_map(InboundKey::of_line)?.secret.text().cloned();
-        Ok(Self { url, key: own.cloned().or_else(given) })
+        Ok(Self { url, key: own.cloned().or_else(given), certificate })
     }
 }
 
 /// The address of the instance whose configuration is `text`, which can't be parsed.
 pub(crate) fn address_in(text: &str) -> Result<String, StatusError> {
     let (host, port) = broken::listening(text);
-    url_of(host.as_deref().unwrap_or(DEFAULT_HOST), port.unwrap_or(DEFAULT_PORT))
+    url_of("http", host.as_deref().unwrap_or(DEFAULT_HOST), port.unwrap_or(DEFAULT_PORT))
 }
 
-/// The first of `addresses` that is known before the start.
-fn url_in(addresses: &[ListenAddress]) -> Result<String, StatusError> {
-    addresses.iter().map(url_at).reduce(Result::or).unwrap_or(Err(StatusError::PortUnknown))
+/// The first address that is known before the start.
+fn url_in(settings: &Settings) -> Result<String, StatusError> {
+    let urls = settings.listen.iter().map(|address| url_at(address, settings));
+    urls.reduce(Result::or).unwrap_or(Err(StatusError::PortUnknown))
 }
 
-/// The URL of an instance that listens on `address`.
-pub(crate) fn url_at(address: &ListenAddress) -> Result<String, StatusError> {
+/// The URL of an instance that listens on `address` of `settings`.
+pub(crate) fn url_at(address: &ListenAddress, settings: &Settings) -> Result<String, StatusError> {
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
     match address {
-        ListenAddress::Tcp { host, port } => url_of(host, *port),
+        ListenAddress::Tcp { host, port } => url_of(scheme, host, *port),
         ListenAddress::Unix { .. } => Ok(address.to_string()),
     }
 }
 
-fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
+/// The certificate of an instance with these `settings`.
+pub(crate) fn own_certificate(settings: &Settings) -> Option<Vec<u8>> {
+    settings.tls.as_ref()?.certificate_der()
+}
+
+fn url_of(scheme: &str, host: &str, port: u16) -> Result<String, StatusError> {
     if port == 0 {
         return Err(StatusError::PortUnknown);
     }
@@ -186,7 +195,7 @@ fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
         _ => host.to_owned(),
     };
-    Ok(format!("http://{host}:{port}"))
+    Ok(format!("{scheme}://{host}:{port}"))
 }
 
 /// Asks and prints; returns whether every enabled provider was ready at the end.
@@ -283,9 +292,11 @@ pub(crate) fn get(
 ) -> Result<(u16, String), StatusError> {
     let timeouts = Timeouts { response: allowed, ..TIMEOUTS };
     let base = instance.url.trim_end_matches('/');
+    let only_certificate = instance.certificate.clone();
+    let egress = Egress { only_certificate, ..Egress::default() };
     let upstream = match base.strip_prefix("unix:") {
         Some(path) => Upstream::to_unix(path.into(), timeouts),
-        None => Upstream::new(base, &Egress::default(), timeouts, 0),
+        None => Upstream::new(base, &egress, timeouts, 0),
     };
     let upstream = upstream.map_err(|_| StatusError::BadUrl(base.to_owned()))?;
     let mut headers = Headers::new();
@@ -359,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_watched_instance_is_drawn_in_place_and_an_interruption_ends_it() {
-        let instance = Instance { url: "http://127.0.0.1:1".into(), key: None };
+        let instance = Instance { url: "http://127.0.0.1:1".into(), key: None, certificate: None };
         let told = |watches, is_terminal: bool| {
             let (mut out, mut err) = (String::new(), String::new());
             let (held, interrupted) = crossbeam_channel::bounded(0);

@@ -152,7 +152,7 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
     feeding.send_next()?;
     let live = Arc::new(Live::default());
     let served = Arc::new(served);
-    let entry = live.enter(served.clone(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let entry = live.enter(served.clone(), served.clone(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
     serve_connection(Guest { stream: served, entry, read: Vec::new() }, &limits, &feeding);
     let left = feeding.left.load(Ordering::SeqCst);
     if left == 0 { Ok(()) } else { Err(format!("{left} requests were not served").into()) }

@@ -7,7 +7,7 @@ use crate::check::{self, socket, sources};
 use crate::cli::{Extent, Files};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::resolve::{Problem, listen};
+use crate::config::resolve::{Problem, listen, tls};
 use crate::proxy::route;
 use crate::token::group::collisions;
 
@@ -19,7 +19,7 @@ use crate::commands::common::{
 pub(crate) fn run(files: &Files, extent: Extent) -> Done {
     let variables = Variables::of(files).map_err(|problem| tell(problem, BAD_CONFIG))?;
     let (config, mut found) = inspect(&files.config, &variables);
-    add_sockets(&files.config, &mut found);
+    add_places(&files.config, config.as_ref(), &mut found);
     match extent {
         Extent::Names => {
             names(config.as_ref());
@@ -41,12 +41,17 @@ pub(crate) fn run(files: &Files, extent: Extent) -> Done {
     }
 }
 
-/// Adds the problems of unix sockets that could not be made, at their places in the file. Only a check asks for them: no
-/// other command needs these sockets, and a start says itself what it can't bind.
-fn add_sockets(path: &Path, found: &mut Vec<Problem>) {
+/// Adds the problems of unix sockets that could not be made, and of a certificate that clients refuse at this time, at
+/// their places in the file. Only a check asks for them: no other command needs these, and a start says itself what it
+/// can't bind.
+fn add_places(path: &Path, config: Option<&Config>, found: &mut Vec<Problem>) {
     let Ok(text) = text_of(path) else { return };
-    let sockets = listen::judge(&text, &path.display().to_string(), socket::problem_of);
-    let new: Vec<_> = sockets.into_iter().filter(|problem| !found.contains(problem)).collect();
+    let shown = path.display().to_string();
+    let sockets = listen::judge(&text, &shown, socket::problem_of);
+    let own = config.and_then(|config| config.settings.tls.as_ref());
+    let certificate = tls::judge(&text, &shown, own, Clock::system().wall());
+    let all = sockets.into_iter().chain(certificate);
+    let new: Vec<_> = all.filter(|problem| !found.contains(problem)).collect();
     found.extend(new);
     found.sort_by_key(|problem| problem.position);
 }

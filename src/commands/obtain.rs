@@ -23,7 +23,7 @@ use crate::credential::{AccessToken, NO_TOKEN, waiting};
 use crate::json;
 use crate::logger::{Format, Options};
 use crate::peer;
-use crate::status::{Instance, get, url_at};
+use crate::status::{Instance, get, own_certificate, url_at};
 use crate::token::group::groups;
 use crate::token::refresher::obtain_once;
 use crate::token::store::TokenStore;
@@ -118,12 +118,12 @@ fn of_instance(provider: &ProviderConfig, config: &Config) -> FromInstance {
     // Of an instance of another user. Its tokens are not ours to refresh.
     let mut refused = None;
     for address in sockets.into_iter().chain(ports) {
-        let Ok(url) = url_at(address) else { continue };
+        let Ok(url) = url_at(address, settings) else { continue };
         if let Some(why) = closed_to_us(address) {
             refused = Some(why);
             continue;
         }
-        let instance = Instance { url, key: key.clone() };
+        let instance = Instance { url, key: key.clone(), certificate: own_certificate(settings) };
         let path = format!("/-/token/{}", slug::in_path(&provider.slug));
         match get(&instance, &path, ANSWER_MAX) {
             Ok((200, text)) => match AccessToken::of_json(&text) {

@@ -10,7 +10,7 @@ use crate::bound::Bound;
 use crate::cli::Files;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::resolve::Problem;
-use crate::config::{Config, ListenAddress, ServerKind};
+use crate::config::{Config, ListenAddress, ServerKind, Settings};
 use crate::current::Current;
 use crate::ingress::bind::Listener;
 use crate::ingress::door::OTHER_DESCRIPTORS;
@@ -54,7 +54,7 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
     let (config, warnings) = read().map_err(|problems| refuse(&problems, log))?;
     let clock = Clock::system();
     start_log(&config, warnings, log, &clock);
-    raise_descriptor_limit(config.settings.limits.max_connections);
+    raise_descriptor_limit(&config.settings);
     // Before anything starts, so that no signal takes its default action.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
         .map_err(|error| fail(format_args!("Signals can't be handled: {error}"), FAILED))?;
@@ -66,7 +66,7 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
             StartError::Bind(address, cause) => {
                 fail(format_args!("{error}{}", bind_advice(address, cause)), CANT_BIND)
             }
-            StartError::Provider(..) => fail(error, BAD_CONFIG),
+            StartError::Provider(..) | StartError::Tls(_) => fail(error, BAD_CONFIG),
             StartError::Thread(_) => fail(error, FAILED),
         })?;
     if let Some(program) = Program::of_process(sockets) {
@@ -146,7 +146,7 @@ impl Listen {
 /// The address of a socket that was handed over.
 fn address(listener: &Listener) -> ListenAddress {
     match listener.bound() {
-        Bound::Tcp(address) => {
+        Bound::Tcp(address) | Bound::Tls(address) => {
             ListenAddress::Tcp { host: address.ip().to_string(), port: address.port() }
         }
         // Its mode is the service manager's.
@@ -168,7 +168,8 @@ fn check_listen(address: &ListenAddress, config: &Config) -> Result<(), &'static
 }
 
 /// Raises the descriptor limit to the system's maximum, and warns if that is not enough.
-fn raise_descriptor_limit(max_connections: usize) {
+fn raise_descriptor_limit(settings: &Settings) {
+    let max_connections = settings.limits.max_connections;
     let mut limit = getrlimit(Resource::Nofile);
     // None means no limit.
     if limit.current.is_some() {
@@ -178,7 +179,9 @@ fn raise_descriptor_limit(max_connections: usize) {
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     // Each connection may need another one to its provider, and there are files, folders and refreshes.
-    let wanted = 2 * max_connections as u64 + OTHER_DESCRIPTORS;
+    // One over TLS has a pair of sockets besides.
+    let each = if settings.tls.is_some() { 4 } else { 2 };
+    let wanted = each * max_connections as u64 + OTHER_DESCRIPTORS;
     if allowed < wanted {
         warn!(
             "{allowed} descriptors are allowed (ulimit -n), but settings.max_connections \

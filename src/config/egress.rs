@@ -16,6 +16,8 @@ pub struct Egress {
     pub system_roots_pem: Option<Arc<str>>,
     /// PEM text of additional trusted roots.
     pub extra_roots_pem: Option<String>,
+    /// The only certificate to trust, in DER, in place of all roots: for questions to evertoken itself.
+    pub only_certificate: Option<Vec<u8>>,
     /// The client's certificate, for servers that ask for one.
     pub client_certificate: Option<ClientCertificateFiles>,
 }

@@ -27,6 +27,7 @@ mod request_fields;
 mod settings;
 mod sources;
 mod state_dir;
+pub(crate) mod tls;
 mod token_command;
 mod token_fields;
 mod token_request;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::assemble::timeouts;
-use crate::config::{self, Config, ListenAddress, Settings};
+use crate::config::{self, Config, ListenAddress, OwnTls, Settings};
 use crate::proxy::allowance::AllowanceState;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::provider::{Counts, Provider};
@@ -71,7 +71,7 @@ pub(super) fn quota_of(
 }
 
 /// The settings of the listener, which a reload leaves as they were at the start.
-pub(super) struct ListenSettings([(&'static str, String); 10]);
+pub(super) struct ListenSettings([(&'static str, String); 11]);
 
 impl ListenSettings {
     pub(super) fn of(settings: &Settings) -> Self {
@@ -85,6 +85,7 @@ impl ListenSettings {
             ("listen", list),
             ("host", host),
             ("port", port),
+            ("tls", format!("{:?}", settings.tls.as_ref().map(OwnTls::paths))),
             ("server", format!("{:?}", settings.server)),
             ("log_level", settings.log_level.to_string()),
             ("max_connections", limits.max_connections.to_string()),

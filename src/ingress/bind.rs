@@ -18,6 +18,7 @@ use crate::clock::Deadline;
 use crate::config::ListenAddress;
 use crate::listener_owner::{self, Process};
 use crate::liveness::{Peer, watch_peer};
+use crate::tls::OwnCertificate;
 
 /// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -35,6 +36,8 @@ pub struct Listener {
     file: Option<SocketFile>,
     /// A service manager bound it and keeps it.
     pub(super) is_handed: bool,
+    /// The certificate for its clients, if they speak TLS.
+    pub(super) tls: Option<Arc<OwnCertificate>>,
 }
 
 impl Listener {
@@ -43,7 +46,7 @@ impl Listener {
         if let Bound::Tcp(address) = &bound {
             watch_peer(&socket, Peer::at(address.ip()));
         }
-        Self { socket: Arc::new(socket), bound, file: None, is_handed: true }
+        Self { socket: Arc::new(socket), bound, file: None, is_handed: true, tls: None }
     }
 
     /// The socket itself.
@@ -56,12 +59,17 @@ impl Listener {
         &self.bound
     }
 
+    /// Makes its clients speak TLS, unless it is a unix socket.
+    pub(crate) fn speak_tls(&mut self, certificate: &Arc<OwnCertificate>) {
+        if let Bound::Tcp(address) = self.bound {
+            self.bound = Bound::Tls(address);
+            self.tls = Some(certificate.clone());
+        }
+    }
+
     /// True if other machines reach it.
     pub(super) fn has_remote_clients(&self) -> bool {
-        match &self.bound {
-            Bound::Tcp(address) => Peer::at(address.ip()) == Peer::Remote,
-            Bound::Unix(_) => false,
-        }
+        self.bound.port().is_some_and(|address| Peer::at(address.ip()) == Peer::Remote)
     }
 
     /// True for a unix socket.
@@ -105,7 +113,7 @@ fn bind_address(address: SocketAddr) -> io::Result<Listener> {
     socket.listen(BACKLOG)?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
     let bound = Bound::Tcp(bound);
-    Ok(Listener { socket: Arc::new(socket), bound, file: None, is_handed: false })
+    Ok(Listener { socket: Arc::new(socket), bound, file: None, is_handed: false, tls: None })
 }
 
 /// Binds a unix socket at `path`, in place of one on which nobody listens.
@@ -122,7 +130,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     let bound = Bound::Unix(path.to_owned());
-    Ok(Listener { socket: Arc::new(socket), bound, file: Some(file), is_handed: false })
+    Ok(Listener { socket: Arc::new(socket), bound, file: Some(file), is_handed: false, tls: None })
 }
 
 /// Keeps other evertokens from binding in the folder of `path`; None if that can't be had, which is no reason not to

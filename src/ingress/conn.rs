@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::SockRef;
 
 use crate::clock::Deadline;
 use crate::config::Limits;
@@ -62,7 +61,7 @@ pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> Connection
             }
             Then::Reset => {
                 // A client of HTTP/1.0 takes the end of the connection for the end of the answer.
-                let _ = SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
+                entry.cut();
                 break;
             }
             Then::GiveWay(head) => return ConnectionEnd::GaveWay(head),

@@ -16,11 +16,12 @@ use crate::clock::{Deadline, Stopwatch};
 use crate::config::Limits;
 use crate::ingress::bind::Listener;
 use crate::ingress::door::{self, DoorHandle};
-use crate::ingress::guest::{Guest, Offer};
-use crate::ingress::hosting::{Hosting, Word};
+use crate::ingress::hosting::Word;
 use crate::ingress::live::Live;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
+use crate::ingress::reception::Reception;
 use crate::ingress::service::Service;
+use crate::ingress::tls::TlsServer;
 use crate::liveness::{Peer, has_event, watch_peer};
 use crate::thread::{self, Thread};
 
@@ -36,6 +37,9 @@ const HANDSHAKE_MAX: Duration = Duration::from_millis(50);
 /// The longest time for accepting the queue then, and the time between two looks at it.
 const QUEUE_MAX: Duration = Duration::from_secs(1);
 const QUEUE_LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// The longest time for TLS handshakes to end when a stop was asked for.
+const HANDSHAKES_MAX: Duration = Duration::from_secs(1);
 
 /// A filter (classic BPF) for the listening socket: a segment that begins a connection (SYN without ACK,
 /// RFC 9293 §3.1) is dropped, all else passes. Its sender tries again after a second, and is refused then.
@@ -57,6 +61,8 @@ pub struct BuiltinServer {
     stopping: Option<Sender<()>>,
     /// Ends after the accepting threads, which talk to it.
     door: Option<DoorHandle>,
+    /// Ends last, because it carries the answers of all others; None without TLS.
+    tls: Option<Arc<TlsServer>>,
 }
 
 /// An address, and the thread that accepts its connections.
@@ -78,13 +84,19 @@ impl BuiltinServer {
         let live = Arc::new(Live::default());
         let (stopping, stopped) = bounded(0);
         let pool = Pool::new(limits.max_connections, WORKER_IDLE_MAX);
+        let handshake_max = limits.client_head;
         let (hosting, door) = door::start(Arc::new(limits), service, live.clone(), pool.clone())?;
+        let reception = Reception { pool, live: live.clone(), hosting };
+        let tls = listeners.iter().find_map(|one| one.tls.clone());
+        let tls = tls.map(|certificate| TlsServer::start(certificate, handshake_max, &reception));
+        let tls = tls.transpose()?.map(Arc::new);
         // Made first, so that an error below ends the threads that were started.
         let mut server = Self {
             listening: Vec::new(),
-            live: live.clone(),
+            live,
             stopping: Some(stopping),
             door: Some(door),
+            tls: tls.clone(),
         };
         for listener in listeners {
             let socket = listener.socket.clone();
@@ -92,11 +104,10 @@ impl BuiltinServer {
             let acceptor = Acceptor {
                 socket: socket.clone(),
                 wake: wake.clone(),
-                pool: pool.clone(),
-                live: live.clone(),
-                hosting: hosting.clone(),
+                reception: reception.clone(),
                 stopped: stopped.clone(),
                 has_remote_clients: listener.has_remote_clients(),
+                tls: tls.clone().filter(|_| listener.tls.is_some()),
                 last_said: None,
             };
             let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
@@ -110,10 +121,16 @@ impl BuiltinServer {
     pub fn stop(mut self, grace: Duration) -> usize {
         self.take_who_connects();
         self.close();
-        // The last accepted connections are among the live ones then.
+        // The last accepted connections are among the live ones then, or shake hands.
         self.listening.clear();
+        let deadline = Deadline::after(grace.min(HANDSHAKES_MAX));
+        let shake_hands = || self.tls.as_ref().is_some_and(|tls| tls.has_handshakes());
+        while shake_hands() && !deadline.has_passed() {
+            let _ = after(QUEUE_LOOK_EVERY).recv();
+        }
         let cut_off = self.live.drain(grace);
         self.door = None;
+        self.tls = None;
         cut_off
     }
 
@@ -177,13 +194,13 @@ struct Acceptor {
     socket: Arc<Socket>,
     /// See [`Listening::wake`].
     wake: Option<Arc<OwnedFd>>,
-    pool: Pool,
-    live: Arc<Live>,
-    hosting: Hosting,
+    reception: Reception,
     /// Disconnected once a stop was asked for.
     stopped: Receiver<()>,
     /// True if other machines reach the address.
     has_remote_clients: bool,
+    /// Ends TLS, if clients speak it at the address.
+    tls: Option<Arc<TlsServer>>,
     last_said: Option<Stopwatch>,
 }
 
@@ -222,21 +239,12 @@ impl Acceptor {
             watch_peer(&SockRef::from(&stream), Peer::Local);
         }
         let stream = Arc::new(stream);
-        let entry = self.live.enter(stream.clone(), from);
-        let door = &self.hosting.door;
-        if !entry.has_share(self.hosting.limits.max_connections_per_address) {
-            let why = "All settings.max_connections_per_address are in use";
-            return door.say(Word::Refused(stream, why));
+        if let (Some(tls), Some(from)) = (&self.tls, from) {
+            return tls.take(stream, from);
         }
-        let offer = Offer::of(Guest { stream, entry, read: Vec::new() });
-        let Err(error) = self.pool.run(self.hosting.job(offer.clone())) else { return };
-        let Some(guest) = offer.take() else { return };
-        if error.kind() == io::ErrorKind::WouldBlock {
-            return door.say(Word::Guest(guest));
+        if let Err(error) = self.reception.receive(stream.clone(), stream, from) {
+            self.say(&format!("No worker thread can be made: {error}"));
         }
-        let why = "There is no worker thread for this connection";
-        door.say(Word::Refused(guest.stream, why));
-        self.say(&format!("No worker thread can be made: {error}"));
     }
 
     /// An accept error concerns one connection, or passes: descriptors, memory.
@@ -249,8 +257,8 @@ impl Acceptor {
         );
         if !of_the_connection {
             self.say(&format!("No connection can be accepted: {error}; trying again"));
-            self.live.give_way();
-            self.hosting.door.say(Word::Shed);
+            self.reception.live.give_way();
+            self.reception.hosting.door.say(Word::Shed);
             let _ = self.stopped.recv_timeout(EXHAUSTED_WAIT);
         }
     }

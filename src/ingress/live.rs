@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use socket2::SockRef;
 
 use crate::clock::Deadline;
 use crate::liveness::has_event;
@@ -41,6 +42,8 @@ struct LiveState {
 #[derive(Debug)]
 struct Open {
     stream: Arc<TcpStream>,
+    /// The client's own connection: the same, unless it speaks TLS.
+    client: Arc<TcpStream>,
     /// None for a connection over a unix socket.
     origin: Option<PeerNetwork>,
     /// `SERVING`, `GAVE_WAY`, or the number of the wait, which is even; odd with `IN_HEAD`.
@@ -94,12 +97,18 @@ impl Live {
     }
 
     /// Puts a new connection in. It gives way to no other until [`LiveConnection::begin_wait`].
-    /// `from` is the client's address; None for a unix socket.
-    pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: Option<IpAddr>) -> LiveConnection {
+    /// `client` is the client's own connection, which is another one than the served `stream` if it speaks TLS, and
+    /// `from` its address; None for a unix socket.
+    pub fn enter(
+        self: &Arc<Self>,
+        stream: Arc<TcpStream>,
+        client: Arc<TcpStream>,
+        from: Option<IpAddr>,
+    ) -> LiveConnection {
         let origin = from.map(PeerNetwork::of);
         let wait = AtomicU64::new(SERVING);
         let (is_new, is_tunnel) = (AtomicBool::new(true), AtomicBool::new(false));
-        let open = Arc::new(Open { stream, origin, wait, is_new, is_tunnel });
+        let open = Arc::new(Open { stream, client, origin, wait, is_new, is_tunnel });
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
@@ -145,12 +154,12 @@ impl Live {
         let state = self.wait_for_none(state, first_requests);
         close(&state, Open::is_idle);
         let mut state = self.wait_for_none(state, deadline);
-        let cut_off = close(&state, |open| !open.is_tunnel());
+        let cut = cut_off(&state, |open| !open.is_tunnel());
         state.end_tunnels();
         let farewell = Deadline::after(FAREWELL_MAX + FAREWELL_SLACK);
         let state =
             self.wait_while(state, farewell, |open| open.values().any(|one| one.is_tunnel()));
-        cut_off + close(&state, Open::is_tunnel)
+        cut + cut_off(&state, Open::is_tunnel)
     }
 
     fn wait_for_none<'a>(
@@ -206,6 +215,10 @@ impl Open {
         self.is_tunnel.load(Ordering::SeqCst)
     }
 
+    fn is_tls(&self) -> bool {
+        !Arc::ptr_eq(&self.client, &self.stream)
+    }
+
     /// True if it waits for a request of which no byte has come.
     fn is_idle(&self) -> bool {
         let wait = self.wait.load(Ordering::SeqCst);
@@ -224,6 +237,14 @@ impl Open {
     fn exchange(&self, from: u64, to: u64) -> bool {
         self.wait.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
+}
+
+/// Closes those for which `which` holds, before TLS says that all is complete, and counts them.
+fn cut_off(state: &LiveState, which: impl Fn(&Open) -> bool) -> usize {
+    for open in state.open.values().filter(|open| open.is_tls() && which(open)) {
+        let _ = open.client.shutdown(Shutdown::Both);
+    }
+    close(state, which)
 }
 
 /// Closes those for which `which` holds and counts them.
@@ -280,6 +301,15 @@ impl LiveConnection {
         self.open.wait.load(Ordering::SeqCst) == GAVE_WAY
     }
 
+    /// Makes the connection end in a way that can't be taken for an end in order: with a reset, or in TLS without a
+    /// `close_notify`.
+    pub(super) fn cut(&self) {
+        let _ = SockRef::from(&*self.open.client).set_linger(Some(Duration::ZERO));
+        if self.open.is_tls() {
+            let _ = self.open.client.shutdown(Shutdown::Both);
+        }
+    }
+
     /// True if it came over a unix socket.
     pub(crate) fn is_by_unix(&self) -> bool {
         self.open.origin.is_none()
@@ -330,7 +360,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = Arc::new(listener.accept().unwrap().0);
-        let entry = live.enter(stream, Some(address.parse().unwrap()));
+        let entry = live.enter(stream.clone(), stream, Some(address.parse().unwrap()));
         assert!(entry.begin_wait(false));
         (entry, client)
     }

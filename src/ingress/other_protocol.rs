@@ -1,5 +1,6 @@
-//! Clients that speak TLS or HTTP/2 to a port that takes HTTP/1.1 alone: told from the first bytes, and said.
+//! Clients that speak another protocol than their port takes: told from the first bytes, and said.
 
+use std::fmt;
 use std::net::TcpStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -33,24 +34,44 @@ pub(crate) fn of(bytes: &[u8]) -> Option<OtherProtocol> {
     bytes.starts_with(HTTP2_PREFACE).then_some(OtherProtocol::Http2)
 }
 
+/// Logs that a client sends plain HTTP to a port that takes TLS; at most once a minute.
+pub(super) fn say_plain(client: &TcpStream) {
+    static SAID: Said = Said::new(None);
+    let what = "it speaks plain HTTP, and this port takes TLS (settings.tls). Write https:// instead of http:// in the \
+                client's base URL";
+    say_once(&SAID, client, what);
+}
+
+/// Logs that a client's TLS handshake failed, and `why`; at most once a minute.
+pub(super) fn say_failed(client: &TcpStream, why: &dyn fmt::Display) {
+    static SAID: Said = Said::new(None);
+    say_once(&SAID, client, &format!("its TLS handshake failed: {why}"));
+}
+
+/// The time of the last log line.
+type Said = Mutex<Option<Stopwatch>>;
+
+fn say_once(said: &Said, client: &TcpStream, what: &str) {
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+        *said = Some(Stopwatch::start());
+        let from = client.peer_addr().map_or("a client".to_owned(), |from| from.ip().to_string());
+        info!("Closed a connection from {from}: {what}");
+    }
+}
+
 impl OtherProtocol {
     /// Logs that `stream` is closed because of it; at most once a minute for each protocol.
     pub(crate) fn say(self, stream: &TcpStream) {
-        static SAID: [Mutex<Option<Stopwatch>>; 2] = [const { Mutex::new(None) }; 2];
-        let mut said = SAID[self as usize].lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
-            *said = Some(Stopwatch::start());
-            let from =
-                stream.peer_addr().map_or("a client".to_owned(), |from| from.ip().to_string());
-            info!("Closed a connection from {from}: {}", self.what_to_do());
-        }
+        static SAID: [Said; 2] = [const { Said::new(None) }; 2];
+        say_once(&SAID[self as usize], stream, self.what_to_do());
     }
 
     const fn what_to_do(self) -> &'static str {
         match self {
             Self::Tls => {
                 "it speaks TLS, and this port takes plain HTTP. Write http:// instead of https:// in the \
-                 client's base URL, or put a proxy that ends TLS before evertoken"
+                 client's base URL, or give evertoken a certificate (settings.tls)"
             }
             Self::Http2 => {
                 "it speaks HTTP/2, and this port takes HTTP/1.1. Turn \"prior knowledge\" (h2c) off in the \

@@ -1,23 +1,44 @@
-//! An X.509 certificate (RFC 5280), as far as its owner needs it: its hash, its key and its end.
+//! An X.509 certificate (RFC 5280), as far as its owner needs it: its hash, its key, its names and its time.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ring::digest::{SHA256, digest};
 
 use crate::clock::Timestamp;
-use crate::signing::der::{BIT_STRING, INTEGER, Reader, SEQUENCE, context};
+use crate::signing::der::{BIT_STRING, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, context};
 use crate::signing::key::SigningKey;
 use crate::signing::pem::sections;
 
 /// Tags of times.
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
+const BOOLEAN: u8 = 0x01;
+/// The number of the field with the extensions.
+const EXTENSIONS: u8 = 3;
+/// The object identifier of the extension with names, without tag and length.
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// Tags in that extension.
+const DNS_NAME: u8 = 0x82;
+const IP_ADDRESS: u8 = 0x87;
 
 /// A certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Certificate {
     der: Vec<u8>,
     public: Vec<u8>,
+    /// The time before which it is invalid.
+    pub(crate) begins: Timestamp,
     /// The time after which it is invalid.
     pub(crate) ends: Timestamp,
+}
+
+/// The parts of a certificate that are used, in its DER.
+struct Parts<'a> {
+    public: &'a [u8],
+    begins: Timestamp,
+    ends: Timestamp,
+    /// The values behind the key: extensions, in version 3.
+    rest: Reader<'a>,
 }
 
 /// The reason why a text gives no certificate. `Display` continues after the name of the file.
@@ -36,8 +57,18 @@ impl Certificate {
         let own = all.iter().find(|section| section.label == "CERTIFICATE");
         let der = own.ok_or(CertificateProblem::NoPem)?.bytes();
         let der = der.ok_or(CertificateProblem::Damaged)?.to_vec();
-        let (public, ends) = parts(&der).ok_or(CertificateProblem::Damaged)?;
-        Ok(Self { public: public.to_vec(), ends, der })
+        let Parts { public, begins, ends, .. } = parts(&der).ok_or(CertificateProblem::Damaged)?;
+        Ok(Self { public: public.to_vec(), begins, ends, der })
+    }
+
+    /// Its DER.
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The names and addresses that it is for (RFC 5280 §4.2.1.6).
+    pub(crate) fn names(&self) -> Vec<String> {
+        parts(&self.der).and_then(|parts| subject_names(parts.rest)).unwrap_or_default()
     }
 
     /// SHA-256 of its DER, the thumbprint of RFC 7515 §4.1.8.
@@ -53,8 +84,7 @@ impl Certificate {
     }
 }
 
-/// The public key and the end.
-fn parts(der: &[u8]) -> Option<(&[u8], Timestamp)> {
+fn parts(der: &[u8]) -> Option<Parts<'_>> {
     let mut signed = Reader(der).enter(SEQUENCE)?.enter(SEQUENCE)?;
     let _version = signed.take(context(0));
     let _serial = signed.take(INTEGER)?;
@@ -66,9 +96,43 @@ fn parts(der: &[u8]) -> Option<(&[u8], Timestamp)> {
     let _algorithm = key.take(SEQUENCE)?;
     // The first byte of a bit string counts its unused bits.
     let public = key.take(BIT_STRING)?.strip_prefix(&[0])?;
-    let _begins = validity.next()?;
-    let (tag, ends) = validity.next()?;
-    Some((public, time(tag, ends)?))
+    let mut next_time = || validity.next().and_then(|(tag, text)| time(tag, text));
+    Some(Parts { public, begins: next_time()?, ends: next_time()?, rest: signed })
+}
+
+/// The names in the extensions behind a certificate's key.
+fn subject_names(mut rest: Reader<'_>) -> Option<Vec<String>> {
+    while let Some((tag, value)) = rest.next() {
+        if tag != context(EXTENSIONS) {
+            continue;
+        }
+        let mut extensions = Reader(value).enter(SEQUENCE)?;
+        while let Some(mut extension) = extensions.enter(SEQUENCE) {
+            if extension.take(OID)? == SUBJECT_ALT_NAME {
+                let _is_critical = extension.take(BOOLEAN);
+                return Some(names_in(Reader(extension.take(OCTET_STRING)?).enter(SEQUENCE)?));
+            }
+        }
+    }
+    None
+}
+
+fn names_in(mut names: Reader<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Some((tag, value)) = names.next() {
+        let name = match (tag, value.len()) {
+            (DNS_NAME, _) => std::str::from_utf8(value).ok().map(str::to_ascii_lowercase),
+            (IP_ADDRESS, 4) => {
+                <[u8; 4]>::try_from(value).ok().map(|ip| Ipv4Addr::from(ip).to_string())
+            }
+            (IP_ADDRESS, 16) => {
+                <[u8; 16]>::try_from(value).ok().map(|ip| Ipv6Addr::from(ip).to_string())
+            }
+            _ => None,
+        };
+        found.extend(name);
+    }
+    found
 }
 
 /// RFC 5280 §4.1.2.5.
@@ -114,6 +178,8 @@ mod tests {
         let ends = |text| Certificate::first_in(text).unwrap().ends.to_string();
         assert!(ends(OF_RSA).starts_with("2126-11-05T"), "{}", ends(OF_RSA));
         assert!(ends(EXPIRED).starts_with("2026-11-28T07:03:43"), "{}", ends(EXPIRED));
+        let begins = Certificate::first_in(OF_RSA).unwrap().begins.to_string();
+        assert!(begins.starts_with("2026-11-29T"), "{begins}");
         // The first one of a chain is the owner's.
         let chain = format!("{RSA}{OF_RSA}{OF_P256}");
         assert_eq!(Certificate::first_in(&chain).as_ref(), Ok(&certificate));

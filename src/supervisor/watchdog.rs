@@ -3,7 +3,7 @@
 //! It asks `/-/healthy` like any client, so the accept loop, the pool and a worker answer, or the refusal if every
 //! slot is taken. A thread that only reported its own life would keep reporting while all of these hang.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::clock::Deadline;
 use crate::shortage::Shortage;
 use crate::supervisor::{Stage, Supervisor};
 use crate::thread::{self, Thread};
+use crate::tls::{self, OwnCertificate};
 
 /// The thread's stack.
 const STACK_BYTES: usize = 128 * 1024;
@@ -35,12 +36,12 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts telling `supervisor`, twice in each `period`, as long as all of `bound` answer; `status` makes the line
-    /// for it.
+    /// Starts telling `supervisor`, twice in each `period`, as long as all addresses of `own` answer, some of them
+    /// perhaps with its certificate; `status` makes the line for it.
     pub(crate) fn start(
         supervisor: Supervisor,
         period: Duration,
-        bound: Vec<Bound>,
+        own: (Vec<Bound>, Option<Arc<OwnCertificate>>),
         status: impl Fn() -> String + Send + 'static,
     ) -> io::Result<Self> {
         let is_draining = Arc::new(AtomicBool::new(false));
@@ -52,8 +53,9 @@ impl Watchdog {
             let (every, allowed) = (period / 2, period / 4);
             let alive = || {
                 let deadline = Deadline::after(allowed);
-                of_thread.load(Ordering::Relaxed)
-                    || bound.iter().all(|address| is_answered(address, deadline))
+                let (bound, certificate) = &own;
+                let answers = |address| is_answered(address, certificate.as_deref(), deadline);
+                of_thread.load(Ordering::Relaxed) || bound.iter().all(answers)
             };
             beat(&stopped, every, alive, || supervisor.tell(&Stage::Alive(status())));
         };
@@ -82,8 +84,8 @@ fn beat(stopped: &Receiver<()>, every: Duration, mut alive: impl FnMut() -> bool
 }
 
 /// True if HTTP comes back from `address` by `deadline`.
-fn is_answered(address: &Bound, deadline: Deadline) -> bool {
-    match ask(address, deadline) {
+fn is_answered(address: &Bound, certificate: Option<&OwnCertificate>, deadline: Deadline) -> bool {
+    match ask(address, certificate, deadline) {
         Ok(()) => true,
         // Without a descriptor nothing can be asked; the accept loop survives that, and so does this.
         Err(error) if Shortage::of(&error).is_some() => true,
@@ -94,11 +96,25 @@ fn is_answered(address: &Bound, deadline: Deadline) -> bool {
     }
 }
 
-fn ask(address: &Bound, deadline: Deadline) -> io::Result<()> {
+fn ask(
+    address: &Bound,
+    certificate: Option<&OwnCertificate>,
+    deadline: Deadline,
+) -> io::Result<()> {
     // The standard library rejects a timeout of zero.
-    let left = || deadline.left().max(Duration::from_millis(1));
-    let mut stream = address.connect(left())?;
-    stream.set_write_timeout(Some(left()))?;
+    let left = deadline.left().max(Duration::from_millis(1));
+    let mut stream = address.connect(left)?;
+    stream.set_write_timeout(Some(left))?;
+    stream.set_read_timeout(Some(left))?;
+    match (address, certificate) {
+        (Bound::Tls(_), Some(certificate)) => {
+            tls::ask(&mut stream, certificate.client(), |stream| talk(stream, deadline))
+        }
+        _ => talk(&mut stream, deadline),
+    }
+}
+
+fn talk(stream: &mut dyn tls::ReadWrite, deadline: Deadline) -> io::Result<()> {
     stream.write_all(QUESTION)?;
     let mut answer = [0; ANSWER_START.len()];
     let mut count = 0;
@@ -106,7 +122,6 @@ fn ask(address: &Bound, deadline: Deadline) -> io::Result<()> {
         if deadline.has_passed() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        stream.set_read_timeout(Some(left()))?;
         match stream.read(&mut answer[count..])? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             more => count += more,
@@ -117,6 +132,8 @@ fn ask(address: &Bound, deadline: Deadline) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -156,11 +173,11 @@ mod tests {
                 stream.write_all(sent.as_bytes()).unwrap();
             };
             let _peer = thread::spawn("peer", 64 * 1024, answer).unwrap();
-            assert_eq!(is_answered(&address, allowed()), expected, "{sent}");
+            assert_eq!(is_answered(&address, None, allowed()), expected, "{sent}");
         }
         // The peer accepts the connection and sends nothing.
-        assert!(!is_answered(&address, Deadline::after(Duration::from_millis(1))));
+        assert!(!is_answered(&address, None, Deadline::after(Duration::from_millis(1))));
         drop(listener);
-        assert!(!is_answered(&address, allowed()));
+        assert!(!is_answered(&address, None, allowed()));
     }
 }

@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::config::Egress;
+use crate::tls;
 use crate::upstream::error::SetupError;
 
 /// The trusted roots.
@@ -22,6 +23,9 @@ pub(super) enum Roots {
 impl Roots {
     /// The roots for `egress`; the error names the problem of its certificates.
     pub(super) fn of(egress: &Egress) -> Result<Self, SetupError> {
+        if let Some(certificate) = &egress.only_certificate {
+            return Ok(Self::Own(tls::only(certificate.clone())));
+        }
         match (&egress.system_roots_pem, &egress.extra_roots_pem) {
             (None, None) => Ok(Self::Public),
             (Some(pem), None) => system(pem).map(Self::Own),

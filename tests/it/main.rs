@@ -36,6 +36,7 @@ mod models; // the list of models of several providers
 mod mtls; // client certificates
 mod origins; // web pages that may call
 mod overload; // more connections than slots, and clients of other protocols
+mod own_tls; // TLS for clients
 mod pages; // the page for people, its events, and `evertoken status`
 mod parted; // tokens that must not meet, whoever takes a name, a file or a disk
 mod places; // state files under other names, that can't be read, and of two processes on one folder

@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod issuer;
 pub(crate) mod lockstep;
+pub(crate) mod own_tls;
 pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod world;

@@ -83,7 +83,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, shared: &Egress
         proxy,
         system_roots_pem: shared.system_roots_pem.clone(),
         extra_roots_pem,
-        client_certificate: None,
+        ..Egress::default()
     }
 }
 

@@ -6,7 +6,9 @@ use log::LevelFilter;
 
 use crate::config::raw::Section;
 use crate::config::resolve::sources::Sources;
-use crate::config::resolve::{auth, egress, inbound_key, listen, origins, state_dir, token_store};
+use crate::config::resolve::{
+    auth, egress, inbound_key, listen, origins, state_dir, tls, token_store,
+};
 use crate::config::{Limits, SelectionStrategy, ServerKind, Settings};
 
 /// Bounds of the numbers, each with its unit.
@@ -55,8 +57,10 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
     let has_keys =
         inbound_keys.is_some() || auth_section.is_unreadable() || !auth_section.is_flag("enabled");
     let allowed_hosts = section.texts("allowed_hosts");
+    let listen = listen::read(&section, server, has_keys);
     let settings = Settings {
-        listen: listen::read(&section, server, has_keys),
+        tls: tls::read(&section, server, &listen, inbound_keys.is_some(), sources),
+        listen,
         log_level: read_log_level(&section),
         server,
         state_dir: state_dir::read(&section, sources),

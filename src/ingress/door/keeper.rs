@@ -184,7 +184,7 @@ impl DoorThread {
     /// Answers, or offers it to a worker; whether it stays.
     fn decide(&mut self, id: u64, visitor: &mut Visitor, head: Option<&RequestHead>) -> bool {
         if let Some(head) = head.filter(|head| is_page(head)) {
-            let page = self.page(head, peer::is_unix(&*visitor.stream));
+            let page = self.page(head, peer::came_by_path(&*visitor.stream));
             return self.answer(id, visitor, page);
         }
         if self.offer(visitor) {

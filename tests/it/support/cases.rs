@@ -12,7 +12,7 @@ pub(crate) struct Case {
     /// The bytes that are sent.
     pub(crate) input: Vec<u8>,
     /// True if the client's side ends then.
-    ends: bool,
+    pub(crate) ends: bool,
     /// The answers, one line each.
     pub(crate) expected: Vec<String>,
     /// The request lines that the provider must see.
@@ -34,6 +34,14 @@ pub(crate) fn all() -> Vec<Case> {
         read(&file, &std::fs::read_to_string(path).expect("text"), &mut cases);
     }
     assert!(cases.len() >= 100, "there are {} cases", cases.len());
+    cases
+}
+
+/// The cases of handshakes, for a port that takes TLS.
+pub(crate) fn of_handshakes() -> Vec<Case> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hostile/handshakes.tls");
+    let mut cases = Vec::new();
+    read("handshakes", &std::fs::read_to_string(path).expect("text"), &mut cases);
     cases
 }
 

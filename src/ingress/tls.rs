@@ -1,0 +1,133 @@
+//! Ends TLS before the server: a few threads carry the bytes of all clients' TLS connections to and from socket pairs,
+//! whose other ends are served as connections without TLS are, from the end of the handshake on.
+//!
+//! So the rest of the server knows nothing of TLS, a connection takes no thread more, and a handshake that does not come
+//! takes no slot.
+
+use std::io;
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use log::debug;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::clock::Clock;
+use crate::ingress::reception::Reception;
+use crate::thread::{self, Thread};
+use crate::tls::OwnCertificate;
+
+mod carrier;
+mod session;
+
+use carrier::{Carrier, Client, HandshakeCount, TlsSetup, WAKE_ID, Word};
+
+/// The most threads: encryption of one connection after the other takes less than one processor mostly.
+const THREADS_MAX: usize = 4;
+const STACK_BYTES: usize = 256 * 1024;
+/// Connections that were accepted and that a thread has not seen yet.
+const UNSEEN_MAX: usize = 256;
+/// Handshakes at once, for all threads; beyond that, the oldest ends.
+const HANDSHAKES_MAX: usize = 1024;
+/// The time between two looks at the files of the certificate.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The running threads. Dropping this ends them once the last bytes are out.
+pub(super) struct TlsServer {
+    next: AtomicUsize,
+    /// The number of connections that shake hands.
+    handshakes: Arc<AtomicUsize>,
+    threads: Vec<TlsThread>,
+    /// Ends the thread that looks at the files of the certificate, which is not waited for: a disk may not answer.
+    _looking: Sender<()>,
+}
+
+/// One thread, and the way to it.
+struct TlsThread {
+    words: Sender<Word>,
+    wake: Arc<OwnedFd>,
+    _thread: Thread,
+}
+
+impl TlsServer {
+    /// Starts the threads; a handshake may take `handshake_max`, and its connection comes to `reception` then.
+    pub(super) fn start(
+        certificate: Arc<OwnCertificate>,
+        handshake_max: Duration,
+        reception: &Reception,
+    ) -> io::Result<Self> {
+        let count = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let reception = reception.clone();
+        let setup = TlsSetup {
+            certificate: certificate.clone(),
+            handshake_max,
+            thread_max: HANDSHAKES_MAX / count,
+            reception,
+        };
+        let threads = (0..count).map(|_| TlsThread::start(setup.clone()));
+        let threads = threads.collect::<io::Result<_>>()?;
+        let (looking, stopped) = bounded(0);
+        let look = move || {
+            let clock = Clock::system();
+            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                certificate.look(&clock);
+            }
+        };
+        thread::spawn("certificate", STACK_BYTES, look)?.detach();
+        Ok(Self {
+            next: AtomicUsize::new(0),
+            handshakes: Arc::default(),
+            threads,
+            _looking: looking,
+        })
+    }
+
+    /// Takes over the connection of a client at `address`.
+    pub(super) fn take(&self, stream: Arc<TcpStream>, address: IpAddr) {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
+        let counted = HandshakeCount::new(&self.handshakes);
+        self.threads[next].say(Word::Client(Client { stream, address, counted }));
+    }
+
+    /// True if connections shake hands, or are about to.
+    pub(super) fn has_handshakes(&self) -> bool {
+        self.handshakes.load(Ordering::SeqCst) > 0
+    }
+}
+
+impl TlsThread {
+    fn start(setup: TlsSetup) -> io::Result<Self> {
+        let (words, inbox) = bounded(UNSEEN_MAX);
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, wake.as_fd(), EventData::new_u64(WAKE_ID), EventFlags::IN)?;
+        let carrier = Carrier::new(inbox, wake.clone(), epoll, setup);
+        let run = move || {
+            // It starts workers, which are as it is then.
+            if let Err(error) = thread::wait_for_turn() {
+                debug!("Threads are scheduled as they come: {error}");
+            }
+            carrier.run();
+        };
+        let thread = thread::spawn("tls", STACK_BYTES, run)?;
+        Ok(Self { words, wake, _thread: thread })
+    }
+
+    fn say(&self, word: Word) {
+        // The thread never blocks, so there is room soon. Once it has ended, the connection just closes.
+        if self.words.send(word).is_ok() {
+            // If the counter is full, the thread is awake anyway.
+            let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Drop for TlsThread {
+    fn drop(&mut self) {
+        self.say(Word::Stop);
+    }
+}

@@ -1,0 +1,264 @@
+//! A thread that carries the bytes of many TLS connections, none of which it waits for.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use log::{debug, error};
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+
+use crate::clock::Deadline;
+use crate::ingress::reception::Reception;
+use crate::ingress::tls::session::{Session, SessionState};
+use crate::tls::OwnCertificate;
+
+/// The number of the wake-up call among those of the sockets.
+pub(super) const WAKE_ID: u64 = u64::MAX;
+/// The sockets that are handled in one turn.
+const EVENTS_MAX: usize = 64;
+/// The longest time in which answers leave once the server has stopped.
+const STOP_MAX: Duration = Duration::from_millis(500);
+
+/// A message to a thread.
+pub(super) enum Word {
+    /// A client's connection.
+    Client(Client),
+    Stop,
+}
+
+/// A client that is yet to shake hands.
+pub(super) struct Client {
+    pub(super) stream: Arc<TcpStream>,
+    pub(super) address: IpAddr,
+    pub(super) counted: HandshakeCount,
+}
+
+/// Counts a handshake while it lives.
+pub(super) struct HandshakeCount(Arc<AtomicUsize>);
+
+impl HandshakeCount {
+    pub(super) fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::SeqCst);
+        Self(all.clone())
+    }
+}
+
+impl Drop for HandshakeCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What the threads need for every connection.
+#[derive(Clone)]
+pub(super) struct TlsSetup {
+    pub(super) certificate: Arc<OwnCertificate>,
+    pub(super) handshake_max: Duration,
+    /// Handshakes at once in a thread.
+    pub(super) thread_max: usize,
+    pub(super) reception: Reception,
+}
+
+/// The state of the thread.
+pub(super) struct Carrier {
+    inbox: Receiver<Word>,
+    wake: Arc<OwnedFd>,
+    epoll: OwnedFd,
+    setup: TlsSetup,
+    sessions: BTreeMap<u64, Box<Carried>>,
+    /// The sessions that end by themselves at some time: mostly those that shake hands.
+    due: BTreeMap<u64, Deadline>,
+    /// Those that had more to do at the end of their turn.
+    unfinished: Vec<u64>,
+    next_id: u64,
+    /// Set by a stop: all has to be out by then.
+    stopping: Option<Deadline>,
+}
+
+/// A session, and what is needed once its handshake is done.
+struct Carried {
+    session: Session,
+    address: IpAddr,
+    /// None once the handshake is done.
+    counted: Option<HandshakeCount>,
+}
+
+impl Carrier {
+    pub(super) fn new(
+        inbox: Receiver<Word>,
+        wake: Arc<OwnedFd>,
+        epoll: OwnedFd,
+        setup: TlsSetup,
+    ) -> Self {
+        Self {
+            inbox,
+            wake,
+            epoll,
+            setup,
+            sessions: BTreeMap::new(),
+            due: BTreeMap::new(),
+            unfinished: Vec::new(),
+            next_id: 0,
+            stopping: None,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
+        while !self.has_stopped() {
+            events.clear();
+            let wait = self.wait().and_then(|wait| Timespec::try_from(wait).ok());
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), wait.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return error!("Connections over TLS end: {error}"),
+            }
+            for id in std::mem::take(&mut self.unfinished) {
+                self.step(id);
+            }
+            for event in &events {
+                match event.data.u64() {
+                    WAKE_ID => self.hear(),
+                    number => self.on_event(number, event.flags),
+                }
+            }
+            self.end_what_is_due();
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stopping.is_some_and(|until| self.sessions.is_empty() || until.has_passed())
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        if !self.unfinished.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next = self.due.values().copied().chain(self.stopping).reduce(Deadline::min);
+        // Rounded up, so that the time has come when the wait is over.
+        next.map(|due| due.left() + Duration::from_millis(1))
+    }
+
+    fn hear(&mut self) {
+        let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
+        // Connections that come meanwhile have their own wake-up call.
+        for _ in 0..self.inbox.len() {
+            match self.inbox.try_recv() {
+                Ok(Word::Client(client)) => self.begin(client),
+                Ok(Word::Stop) => self.stopping = Some(Deadline::after(STOP_MAX)),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn begin(&mut self, client: Client) {
+        if self.due.len() >= self.setup.thread_max
+            && let Some((oldest, _)) = self.due.pop_first()
+        {
+            self.end(oldest);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let due = Deadline::after(self.setup.handshake_max);
+        let Client { stream, address, counted } = client;
+        // A client that can't be served is closed.
+        let Some(session) = Session::new(stream, self.setup.certificate.server(), due) else {
+            return;
+        };
+        if self.watch(&session.client, client_number(id)).is_ok() {
+            let carried = Carried { session, address, counted: Some(counted) };
+            self.sessions.insert(id, Box::new(carried));
+            self.due.insert(id, due);
+        }
+    }
+
+    /// Registers a wake-up for each change of what can be done with `socket`.
+    fn watch(&self, socket: &TcpStream, number: u64) -> io::Result<()> {
+        let what = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(number), what)?)
+    }
+
+    fn on_event(&mut self, number: u64, flags: EventFlags) {
+        let id = number / 2;
+        let Some(carried) = self.sessions.get_mut(&id) else { return };
+        if number == client_number(id) {
+            carried.session.client_is_ready(flags);
+        } else {
+            carried.session.server_is_ready(flags);
+        }
+        self.step(id);
+    }
+
+    fn step(&mut self, id: u64) {
+        let Some(carried) = self.sessions.get_mut(&id) else { return };
+        // A panic costs its connection alone.
+        let stepped = catch_unwind(AssertUnwindSafe(|| carried.session.step()));
+        let state = stepped.unwrap_or_else(|_| {
+            error!("A connection over TLS ended by a panic; please report this");
+            SessionState::Over
+        });
+        match carried.session.due {
+            Some(due) => _ = self.due.insert(id, due),
+            None => _ = self.due.remove(&id),
+        }
+        match state {
+            SessionState::Waits => {}
+            SessionState::HasMore => self.unfinished.push(id),
+            SessionState::HasShakenHands => match self.serve(id) {
+                // The first request may have come with the end of the handshake.
+                Ok(()) => self.unfinished.push(id),
+                Err(why) => {
+                    debug!("A connection over TLS can't be served: {why}");
+                    self.end(id);
+                }
+            },
+            SessionState::Over => self.end(id),
+        }
+    }
+
+    /// Has a connection served whose handshake is done.
+    fn serve(&mut self, id: u64) -> io::Result<()> {
+        let (served, own) = UnixStream::pair()?;
+        let own = TcpStream::from(OwnedFd::from(own));
+        self.watch(&own, server_number(id))?;
+        let Some(carried) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let client = carried.session.client.clone();
+        carried.session.serve(own);
+        carried.counted = None;
+        let served = Arc::new(TcpStream::from(OwnedFd::from(served)));
+        self.setup.reception.receive(served, client, Some(carried.address))
+    }
+
+    fn end(&mut self, id: u64) {
+        self.due.remove(&id);
+        if let Some(carried) = self.sessions.remove(&id) {
+            // Its descriptor may live on elsewhere for a moment.
+            let _ = epoll::delete(&self.epoll, &carried.session.client);
+        }
+    }
+
+    fn end_what_is_due(&mut self) {
+        let due = self.due.iter().filter(|(_, due)| due.has_passed());
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.end(id);
+        }
+    }
+}
+
+/// The number of a session's client among all sockets.
+const fn client_number(id: u64) -> u64 {
+    id * 2
+}
+
+/// The number of the socket to the server.
+const fn server_number(id: u64) -> u64 {
+    id * 2 + 1
+}

@@ -1,0 +1,8 @@
+//! TLS at our own addresses (`settings.tls`): the certificate that clients see, and trust in exactly this one for
+//! evertoken's own questions to itself.
+
+mod certificate;
+mod trust;
+
+pub(crate) use certificate::OwnCertificate;
+pub(crate) use trust::{ReadWrite, ask, only};

@@ -1,0 +1,161 @@
+//! The certificate that clients see: read at the start, and again when its files change.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log::{info, warn};
+use rustls::crypto::ring;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::{TlsPaths, secret_file};
+use crate::secret::Secret;
+use crate::signing::{Certificate, SigningKey};
+use crate::tls::trust;
+
+/// The one protocol within TLS (RFC 7301).
+const HTTP_1: &[u8] = b"http/1.1";
+
+/// Our certificate, as its files have it.
+#[derive(Debug)]
+pub(crate) struct OwnCertificate {
+    paths: TlsPaths,
+    /// Seals tickets, with keys that it changes itself; a new certificate changes nothing about them.
+    ticketer: Arc<dyn ProducesTickets>,
+    state: Mutex<CertificateState>,
+}
+
+#[derive(Debug)]
+struct CertificateState {
+    shown: Arc<Shown>,
+    /// The problem that the log has already.
+    said: Option<String>,
+}
+
+/// What is made of one content of the files.
+#[derive(Debug)]
+struct Shown {
+    /// The hash of the files.
+    hash: String,
+    server: Arc<ServerConfig>,
+    /// Trusts the certificate.
+    client: Arc<ClientConfig>,
+    begins: Timestamp,
+    ends: Timestamp,
+}
+
+impl OwnCertificate {
+    /// Reads the files; the error names the one that can't be used.
+    pub(crate) fn read(paths: TlsPaths, clock: &Clock) -> Result<Self, String> {
+        let ticketer = ring::Ticketer::new().map_err(|why| why.to_string())?;
+        let shown = Arc::new(make(&paths, &ticketer, None)?.expect("nothing was made before"));
+        if let Some(doubt) = shown.doubt(clock.wall()) {
+            warn!("The certificate '{}' {doubt}", paths.certificate.display());
+        }
+        Ok(Self { paths, ticketer, state: Mutex::new(CertificateState { shown, said: None }) })
+    }
+
+    /// Reads the files again. While they can't be used, such as in the middle of their replacement, the last good
+    /// certificate is shown.
+    pub(crate) fn look(&self, clock: &Clock) {
+        // The files are read without the lock: a disk may not answer.
+        let before = self.state().shown.hash.clone();
+        let made = make(&self.paths, &self.ticketer, Some(&before));
+        let mut state = self.state();
+        match made {
+            Ok(None) => state.said = None,
+            Ok(Some(shown)) => {
+                let file = self.paths.certificate.display();
+                match shown.doubt(clock.wall()) {
+                    None => info!("'{file}' has a new certificate, which ends at {}", shown.ends),
+                    Some(doubt) => warn!("'{file}' has a new certificate, which {doubt}"),
+                }
+                *state = CertificateState { shown: Arc::new(shown), said: None };
+            }
+            Err(why) if state.said.as_ref() != Some(&why) => {
+                warn!("{why}; the one before it is still shown");
+                state.said = Some(why);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// The configuration of the next handshake.
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        self.state().shown.server.clone()
+    }
+
+    /// The configuration of a client that trusts the certificate that is shown.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        self.state().shown.client.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, CertificateState> {
+        // It is set as a whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shown {
+    /// The reason why clients refuse the certificate at `now`, in words that follow its name.
+    fn doubt(&self, now: Timestamp) -> Option<String> {
+        if now > self.ends {
+            return Some(format!("expired at {}; clients refuse it", self.ends));
+        }
+        let is_early = now < self.begins;
+        is_early.then(|| format!("is valid from {} on; clients refuse it until then", self.begins))
+    }
+}
+
+/// What the files give; None if their hash is the one `before`.
+fn make(
+    paths: &TlsPaths,
+    ticketer: &Arc<dyn ProducesTickets>,
+    before: Option<&str>,
+) -> Result<Option<Shown>, String> {
+    let unusable = |path: &Path, why: &dyn std::fmt::Display| {
+        format!("'{}' of settings.tls can't be used: {why}", path.display())
+    };
+    let read =
+        |path: &Path| secret_file::read(path).map(Secret::new).map_err(|why| unusable(path, &why));
+    let (chain, key_text) = (read(&paths.certificate)?, read(&paths.key)?);
+    let hash = [chain.hash(), key_text.hash()].concat();
+    if before == Some(&hash) {
+        return Ok(None);
+    }
+    let own = Certificate::first_in(chain.expose());
+    let own = own.map_err(|why| unusable(&paths.certificate, &why))?;
+    let key = SigningKey::parse(key_text.expose()).map_err(|why| unusable(&paths.key, &why))?;
+    // rustls compares both too, but only of certificates of version 3.
+    if !own.is_of(&key) {
+        return Err(unusable(&paths.certificate, &"its certificate belongs to another key"));
+    }
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(chain.expose().as_bytes()).collect();
+    let certificates = certificates.map_err(|why| unusable(&paths.certificate, &why))?;
+    let key = PrivateKeyDer::from_pem_slice(key_text.expose().as_bytes())
+        .map_err(|why| unusable(&paths.key, &why))?;
+    let key = any_supported_type(&key).map_err(|why| unusable(&paths.key, &why))?;
+    let client = trust::only(own.der().to_vec());
+    let server = server_config(CertifiedKey::new(certificates, key), ticketer.clone());
+    Ok(Some(Shown { hash, server, client, begins: own.begins, ends: own.ends }))
+}
+
+fn server_config(shown: CertifiedKey, ticketer: Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default versions")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+    config.alpn_protocols = vec![HTTP_1.to_vec()];
+    // Sessions are resumed by tickets, which take no memory.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = ticketer;
+    Arc::new(config)
+}
