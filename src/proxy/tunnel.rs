@@ -162,8 +162,10 @@ impl<'a> Tunnel<'a> {
 
     fn run(&mut self) -> Ending {
         let mut silent = Deadline::after(self.silence_max);
-        // TLS may have read further than the answer's head.
-        let mut may_read = [true, true];
+        self.pass([true, true]);
+        // Those of the handshake: the next one to be opened uses their memory.
+        spare::free();
+        let mut may_read = [false, false];
         loop {
             if self.pass(may_read) {
                 silent = Deadline::after(self.silence_max);
