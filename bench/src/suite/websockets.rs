@@ -1,10 +1,13 @@
 //! WebSockets side by side.
 
+use std::time::Duration;
+
 use crate::mock::Mock;
 use crate::process::Running;
 use crate::proxies::{Kind, start};
 use crate::report::{Bound, Figures, Table};
 use crate::suite::{Results, of, way};
+use crate::time::sleep;
 use crate::websockets::{MESSAGE_BYTES, open, round_trips};
 use crate::{Outcome, Plan};
 
@@ -12,6 +15,8 @@ use crate::{Outcome, Plan};
 const OPEN: usize = 500;
 /// The messages of a round.
 const MESSAGES: usize = 3000;
+/// The silence before their memory is read.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Compares the time of a message, and the memory of many WebSockets.
 pub(super) fn websockets(
@@ -40,6 +45,7 @@ pub(super) fn websockets(
     }
     for (index, subject) in subjects.iter().enumerate() {
         let all = (0..OPEN).map(|_| open(subject.address)).collect::<Outcome<Vec<_>>>()?;
+        sleep(SILENCE);
         let usage = subject.running.as_ref().map(Running::usage).unwrap_or_default();
         rss[index].1.0.push(usage.rss_kib / 1024.0);
         pss[index].1.0.push(usage.pss_kib / 1024.0);

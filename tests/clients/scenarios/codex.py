@@ -38,7 +38,7 @@ def ask(side, config, printed, url):
 
 def answers(world):
     """By the sandbox, whose paths are those of the API for keys. It has no WebSocket (426), which the built-in provider
-    tries first; evertoken passes that request on without its `Upgrade`."""
+    tries first; tunnels.py has one that takes it."""
 
     def script(record):
         if record.method == "GET" and record.rest.endswith("/responses"):
