@@ -77,6 +77,7 @@ test-clients: build ## the built binary under real programs and SDKs, two real i
 	tests/clients/run keys.py
 	tests/clients/run usage.py
 	tests/clients/run tunnels.py
+	tests/clients/run own_tls.py
 	tests/clients/run programs.py
 
 test-hosts: build ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)

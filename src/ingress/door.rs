@@ -59,7 +59,7 @@ pub(crate) fn start(
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, wake.as_fd(), EventData::new_u64(WAKE_ID), EventFlags::IN)?;
-    let visitors_max = visitors_max(getrlimit(Resource::Nofile).current, limits.max_connections);
+    let visitors_max = visitors_max(limits.max_connections);
     let door = Door { words, wake: wake.clone() };
     let hosting = Hosting { limits, service, door: door.clone() };
     let keeper = DoorThread {
@@ -78,8 +78,13 @@ pub(crate) fn start(
     Ok((hosting, DoorHandle { door, _thread: thread }))
 }
 
+/// The most connections that wait outside, with as many descriptors as are allowed now.
+pub(super) fn visitors_max(max_connections: usize) -> usize {
+    visitors_within(getrlimit(Resource::Nofile).current, max_connections)
+}
+
 /// The most connections at the door if `descriptors` are allowed: served connections and their providers come first.
-fn visitors_max(descriptors: Option<u64>, max_connections: usize) -> usize {
+fn visitors_within(descriptors: Option<u64>, max_connections: usize) -> usize {
     let served = 2 * max_connections as u64 + OTHER_DESCRIPTORS;
     let left = descriptors.map_or(VISITORS_MAX, |all| all.saturating_sub(served));
     usize::try_from(left.clamp(VISITORS_MIN, VISITORS_MAX)).unwrap_or(usize::MAX)
@@ -101,7 +106,7 @@ mod tests {
             (Some(64), 512, 16),
         ];
         for (descriptors, connections, expected) in cases {
-            assert_eq!(visitors_max(descriptors, connections), expected, "{descriptors:?}");
+            assert_eq!(visitors_within(descriptors, connections), expected, "{descriptors:?}");
         }
     }
 }

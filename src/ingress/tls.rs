@@ -17,6 +17,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::clock::Clock;
+use crate::ingress::door::visitors_max;
 use crate::ingress::reception::Reception;
 use crate::thread::{self, Thread};
 use crate::tls::OwnCertificate;
@@ -31,8 +32,8 @@ const THREADS_MAX: usize = 4;
 const STACK_BYTES: usize = 256 * 1024;
 /// Connections that were accepted and that a thread has not seen yet.
 const UNSEEN_MAX: usize = 256;
-/// Handshakes at once, for all threads; beyond that, the oldest ends.
-const HANDSHAKES_MAX: usize = 1024;
+/// The sockets of a served connection besides those that one without TLS has, in such connections.
+const PAIRS: usize = 2;
 /// The time between two looks at the files of the certificate.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -62,12 +63,11 @@ impl TlsServer {
     ) -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         let reception = reception.clone();
-        let setup = TlsSetup {
-            certificate: certificate.clone(),
-            handshake_max,
-            thread_max: HANDSHAKES_MAX / count,
-            reception,
-        };
+        // As many as at the door; beyond that, the oldest ends.
+        let connections = PAIRS * reception.hosting.limits.max_connections;
+        let thread_max = visitors_max(connections).div_ceil(count);
+        let setup =
+            TlsSetup { certificate: certificate.clone(), handshake_max, thread_max, reception };
         let threads = (0..count).map(|_| TlsThread::start(setup.clone()));
         let threads = threads.collect::<io::Result<_>>()?;
         let (looking, stopped) = bounded(0);

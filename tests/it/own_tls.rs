@@ -16,6 +16,7 @@ use crate::support::own_tls::{Pair, ask, connect};
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::{Builder, TestProxy};
 use crate::support::{PATIENCE, eventually};
+use crate::websocket::{ACCEPTED, handshake, masked};
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
@@ -319,6 +320,32 @@ fn a_stop_lets_a_stream_end_and_cuts_off_what_goes_on() {
     assert!(cut.is_err() && !rest.contains("0\r\n\r\n"), "{cut:?} {rest}");
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).unwrap();
+}
+
+#[test]
+fn a_websocket_passes_over_tls_and_a_stop_takes_leave_of_it() {
+    const MESSAGE_BYTES: usize = 20_000;
+    let peer = Peer::start(|mut talk| {
+        if talk.request().is_some() && talk.send(ACCEPTED) {
+            while talk.byte().is_some_and(|byte| talk.send([byte])) {}
+        }
+    });
+    let pair = Pair::new();
+    let mut proxy = described(&pair, &peer).settings("shutdown_grace: 0").start();
+    let mut secure = connect(proxy.address, &pair.usual());
+    secure.write_all(handshake("/x", "").as_bytes()).unwrap();
+    let head = read_head(&mut secure);
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let message = masked(MESSAGE_BYTES);
+    secure.write_all(&message).unwrap();
+    let mut came = vec![0; message.len()];
+    secure.read_exact(&mut came).unwrap();
+    assert!(came == message);
+    proxy.stop();
+    let mut rest = Vec::new();
+    secure.read_to_end(&mut rest).unwrap();
+    // A close frame with the code 1001.
+    assert_eq!((rest[0], &rest[2..4]), (0x88, &[3, 0xe9][..]), "{rest:?}");
 }
 
 /// The socket pair behind TLS is a unix socket too, but its client comes from anywhere.

@@ -29,7 +29,7 @@ pub(crate) fn handshake(target: &str, fields: &str) -> String {
 }
 
 /// A masked message of so many bytes, as a client sends it.
-fn masked(length: usize) -> Vec<u8> {
+pub(crate) fn masked(length: usize) -> Vec<u8> {
     let mut frame = vec![0x82, 0xff];
     frame.extend((length as u64).to_be_bytes());
     frame.extend([1, 2, 3, 4]);
