@@ -41,6 +41,8 @@ pub(crate) struct AllowanceState {
     windows: Mutex<Windows>,
     /// What earlier runs saved and other hosts told, until the account is known.
     earlier: Mutex<Vec<StoredQuota>>,
+    /// What earlier runs saved is among these, so that its file is not replaced.
+    has_saved: AtomicBool,
     /// True if other hosts do not know the newest yet; and the time of the next message.
     is_to_be_told: AtomicBool,
     told_next_ms: AtomicU64,
@@ -85,8 +87,8 @@ impl UsedUp {
 impl AllowanceState {
     /// Begins with what earlier runs saved.
     pub(crate) fn new(earlier: Vec<StoredQuota>) -> Self {
-        let is_to_be_asked = AtomicBool::new(!earlier.is_empty());
-        Self { is_to_be_asked, earlier: Mutex::new(earlier), ..Self::default() }
+        let [is_to_be_asked, has_saved] = [0, 1].map(|_| AtomicBool::new(!earlier.is_empty()));
+        Self { is_to_be_asked, has_saved, earlier: Mutex::new(earlier), ..Self::default() }
     }
 
     fn windows(&self) -> MutexGuard<'_, Windows> {
@@ -113,7 +115,7 @@ impl AllowanceState {
 
     /// The content of the file, with the end of the cooldown; None while what earlier runs saved waits to be taken up.
     pub(crate) fn stored(&self, cooldown: &Cooldown, now: Moment) -> Option<StoredQuota> {
-        if !self.earlier().is_empty() {
+        if self.has_saved.load(Ordering::Acquire) {
             return None;
         }
         let cooldown_until = cooldown.until(now).map(|until| until.wall);
@@ -168,6 +170,7 @@ impl AllowanceState {
                 cooldown.models.begin(&rest.model, now, left(rest.until));
             }
         }
+        self.has_saved.store(false, Ordering::Release);
         self.is_to_be_asked.store(windows.has_used_up(now), Ordering::Release);
     }
 
@@ -249,6 +252,13 @@ impl Allowance {
             self.state.take_up(&self.cooldown, account, now);
         }
         self.state.windows().change_account(account);
+        if let Some(reminder) = &self.reminder {
+            reminder.changed_much();
+        }
+    }
+
+    /// The provider's cooldown, or the rest of a model, ended early. A restart must not bring it back.
+    pub(crate) fn rest_ended(&self) {
         if let Some(reminder) = &self.reminder {
             reminder.changed_much();
         }
@@ -372,6 +382,15 @@ mod tests {
         );
         assert_eq!(left_ms(&allowance, 1, later(100_000)), None);
         assert!(!allowance.is_to_be_asked(), "once that is over, requests read one flag again");
+    }
+
+    /// The end of a cooldown was not saved while another host's message waited to be read.
+    #[test]
+    fn a_message_of_another_host_keeps_nothing_from_being_saved() {
+        let state = AllowanceState::default();
+        let told = state.stored(&Cooldown::default(), NOW).unwrap();
+        state.hear(told);
+        assert!(state.stored(&Cooldown::default(), NOW).is_some());
     }
 
     #[test]

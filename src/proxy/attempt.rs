@@ -95,7 +95,10 @@ pub(super) fn answered(outgoing: &Outgoing<'_, '_>, sent: SentMark, method: &str
             Proof::Answer
         }
     };
-    outgoing.provider.cooldown.answered(sent, &proof, outgoing.model);
+    let Provider { cooldown, allowance, .. } = outgoing.provider;
+    if cooldown.answered(sent, &proof, outgoing.model) {
+        allowance.rest_ended();
+    }
 }
 
 fn judge(

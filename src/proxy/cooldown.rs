@@ -94,26 +94,27 @@ impl Cooldown {
     }
 
     /// A request sent at `sent` for the model, which `model` returns, got an answer that shows `proof`. This ends the rest
-    /// of the model if it used the quota, and any cooldown begun before it whose reason is gone.
+    /// of the model if it used the quota, and any cooldown begun before it whose reason is gone. Returns true if one of
+    /// them ended.
     pub(crate) fn answered(
         &self,
         sent: SentMark,
         proof: &dyn Fn() -> Proof,
         model: &dyn Fn() -> Option<String>,
-    ) {
+    ) -> bool {
         if !self.is_set() {
-            return;
+            return false;
         }
         let proof = proof();
-        if proof == Proof::Quota {
-            self.models.succeeded(sent.models, model);
-        }
+        let model_ended = proof == Proof::Quota && self.models.succeeded(sent.models, model);
         let mut cooling = self.cooling();
         let is_later = sent.provider != 0 && sent.provider == self.number();
-        if is_later && proof >= cooling.needed {
+        let has_ended = is_later && proof >= cooling.needed;
+        if has_ended {
             cooling.until = None;
             self.number.store(0, Ordering::Release);
         }
+        has_ended || model_ended
     }
 }
 
@@ -157,9 +158,9 @@ mod tests {
             !cooldown.begin(later(2_000), Duration::from_mins(1), Proof::Service),
             "it is made longer"
         );
-        cooldown.answered(after, &any, &|| None);
+        assert!(!cooldown.answered(after, &any, &|| None));
         assert!(cooldown.until(later(3_000)).is_some(), "and so was that one");
-        cooldown.answered(cooldown.mark(), &any, &|| None);
+        assert!(cooldown.answered(cooldown.mark(), &any, &|| None), "it ended");
         assert_eq!(cooldown.until(later(3_000)), None);
         cooldown.answered(before, &any, &|| None);
         assert!(

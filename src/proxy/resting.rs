@@ -88,17 +88,19 @@ impl RestingModels {
     }
 
     /// A request for the model, which `model` returns, succeeded. It was sent at `mark`, and ends a rest that began
-    /// before.
-    pub(super) fn succeeded(&self, mark: u64, model: &dyn Fn() -> Option<String>) {
+    /// before; true if there was one.
+    pub(super) fn succeeded(&self, mark: u64, model: &dyn Fn() -> Option<String>) -> bool {
         if mark == 0 || self.mark() == 0 {
-            return;
+            return false;
         }
-        let Some(model) = model() else { return };
+        let Some(model) = model() else { return false };
         let mut list = self.list();
+        let before = list.rests.len();
         list.rests.retain(|rest| rest.model != model || rest.number > mark);
         if list.rests.is_empty() {
             self.number.store(0, Ordering::Release);
         }
+        list.rests.len() < before
     }
 }
 

@@ -243,6 +243,42 @@ fn a_cooldown_that_a_provider_asked_for_outlives_a_restart() {
     assert_eq!(two.asked(), (2, 2));
 }
 
+/// The file kept the old time, so that a restart passed a working provider over for an hour.
+#[test]
+fn a_cooldown_that_a_success_ended_does_not_come_back_after_a_restart() {
+    let two = Two::new("");
+    two.a.now_says("429 X", "retry-after: 3600\r\n");
+    let proxy = two.described().start();
+    ask(&proxy);
+    let file = proxy.folder().join("quota/a.json");
+    let saved = || fs::read_to_string(&file).unwrap_or_default();
+    eventually("the cooldown is saved", || saved().contains("cooldown_until"));
+    two.a.now_says("200 OK", "");
+    proxy.ask(post("/to/a/v1/messages", MESSAGE));
+    assert_eq!(status(&proxy, 0)["state"], "ready");
+    let proxy = two.described().folder(proxy.into_folder()).start();
+    assert_eq!(status(&proxy, 0)["state"], "ready", "{}", saved());
+    ask(&proxy);
+    assert_eq!(two.asked(), (3, 1));
+}
+
+/// The same of a model.
+#[test]
+fn a_models_rest_that_a_success_ended_does_not_come_back_after_a_restart() {
+    let two = Two::new("");
+    two.a.now_says("429 X", "x-ratelimit-remaining-requests: 0\r\nretry-after: 3600\r\n");
+    let proxy = two.described().start();
+    ask(&proxy);
+    let file = proxy.folder().join("quota/a.json");
+    let saved = || fs::read_to_string(&file).unwrap_or_default();
+    eventually("the rest is saved", || saved().contains("resting_models"));
+    two.a.now_says("200 OK", "");
+    proxy.ask(post("/to/a/v1/messages", MESSAGE));
+    let proxy = two.described().folder(proxy.into_folder()).start();
+    ask(&proxy);
+    assert_eq!((two.asked(), saved().contains("resting_models")), ((3, 1), false));
+}
+
 #[test]
 fn another_account_does_not_get_the_quota_of_the_one_before() {
     let used_up = "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1h\r\n";
