@@ -66,11 +66,15 @@ impl Refusal {
     /// The reason for the log.
     pub(super) fn why(&self) -> String {
         let Self { status, is_event, limited } = self;
-        match (is_event, limited.is_used_up) {
-            (true, _) => format!("its stream began with an error (as {status})"),
-            (false, true) => format!("it answered {status}, its credit or quota is used up"),
-            (false, false) => format!("it answered {status}"),
+        if *is_event {
+            return format!("its stream began with an error (as {status})");
         }
+        let meaning = match limited {
+            Limited { is_used_up: true, .. } => ", its credit or quota is used up",
+            Limited { is_rate_limit: true, .. } => ", a rate limit is reached",
+            _ => "",
+        };
+        format!("it answered {status}{meaning}")
     }
 }
 

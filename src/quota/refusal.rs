@@ -36,6 +36,8 @@ pub(crate) struct Limited {
     pub model: Option<String>,
     /// Credit or a quota is used up, according to the body or to a 402.
     pub is_used_up: bool,
+    /// The body alone says that it is a rate limit.
+    pub is_rate_limit: bool,
     /// It is about this request alone, which another provider may serve. Nothing is passed over.
     pub is_of_request: bool,
 }
@@ -71,11 +73,19 @@ pub(crate) fn judge(
     }
     let is_credit = status == 402 || used_up == Some(UsedUp::Credit);
     let json = body.and_then(RefusalBody::json);
-    let otherwise = if is_credit || is_by_body { CREDIT_COOLDOWN } else { usual };
+    let is_rate_limit = is_by_body && used_up == Some(UsedUp::Rate);
+    let is_used_up = is_credit || (is_by_body && !is_rate_limit);
+    let otherwise = if is_used_up { CREDIT_COOLDOWN } else { usual };
     let named = wait::named(headers, json, now);
     if status == 429 && !is_credit && own_limit::is_of_request(headers, &texts, named.is_some()) {
         let length = Duration::ZERO;
-        return Some(Limited { length, model: None, is_used_up: false, is_of_request: true });
+        return Some(Limited {
+            length,
+            model: None,
+            is_used_up: false,
+            is_rate_limit: false,
+            is_of_request: true,
+        });
     }
     let is_of_model = status == 429 && fields::is_of_model(headers, now);
     let about =
@@ -83,7 +93,8 @@ pub(crate) fn judge(
     Some(Limited {
         length: rounded_up(named.unwrap_or(otherwise)).min(COOLDOWN_MAX),
         model: model_limit::model(&about, model),
-        is_used_up: is_credit || is_by_body,
+        is_used_up,
+        is_rate_limit,
         is_of_request: false,
     })
 }

@@ -13,6 +13,8 @@ pub(super) enum UsedUp {
     Credit,
     /// A share of a period, which comes again.
     Quota,
+    /// A rate of requests, which comes again soon.
+    Rate,
 }
 
 const CREDIT_CODES: [&str; 33] = [
@@ -50,7 +52,7 @@ const CREDIT_CODES: [&str; 33] = [
     "spending_limit_reached",
     "budget_exceeded",
 ];
-const QUOTA_CODES: [&str; 31] = [
+const QUOTA_CODES: [&str; 20] = [
     "quota_exceeded",
     "quota_exceeded_error",
     "quota_exhausted",
@@ -70,6 +72,9 @@ const QUOTA_CODES: [&str; 31] = [
     "key_limit_exceeded",
     "free_tier_only",
     "resource_exhausted",
+    "service_quota_exceeded_exception",
+];
+const RATE_CODES: [&str; 16] = [
     "rate_limit_error",
     "rate_limit_exceeded",
     "rate_limit_reached",
@@ -80,8 +85,12 @@ const QUOTA_CODES: [&str; 31] = [
     "ratelimited",
     "too_many_requests",
     "too_many_requests_error",
+    "too_many_requests_exception",
     "throttling_exception",
-    "service_quota_exceeded_exception",
+    "throttling_error",
+    "throttling",
+    "throttled",
+    "request_limit_exceeded",
 ];
 /// Words that may stand before a colon in a message about credit: `Error code 402: …`.
 const PREFIX: [&str; 24] = [
@@ -101,8 +110,18 @@ const CREDIT: [&str; 8] =
     ["credit", "credits", "balance", "funds", "billing", "spending", "spend", "payment"];
 const QUOTA: [&str; 3] = ["quota", "quotas", "allowance"];
 /// Before `limit`: a limit over a period.
-const LIMITED: [&str; 10] =
-    ["usage", "key", "monthly", "weekly", "daily", "hour", "plan", "rate", "session", "requests"];
+const LIMITED: [&str; 8] =
+    ["usage", "key", "monthly", "weekly", "daily", "hour", "plan", "session"];
+/// Before `limit`: a limit of a rate.
+const RATES: [&str; 2] = ["rate", "requests"];
+/// A sentence with one of these refuses the content of the request. A fair use policy is about its amount.
+const POLICY: [&str; 14] = [
+    "policy", "policies", "violates", "violate", "violation", "violating", "fraud", "flagged",
+    "moderation", "safety", "topic", "topics", "discuss", "prohibited",
+];
+/// These do so too, unless the sentence names the balance as the reason.
+const REFUSED: [&str; 3] = ["blocked", "refused", "rejected"];
+const REFUSED_PAIRS: [(&str, &str); 2] = [("not", "allowed"), ("per", "request")];
 /// Words for used up, in one word.
 const OVER: [&str; 14] = [
     "exceeded", "exceeds", "exceed", "exhausted", "depleted", "reached", "overdue", "insufficient",
@@ -134,19 +153,18 @@ const WORDS_MAX: usize = 40;
 
 /// The thing that a refusal with these `texts` says is used up; None if it says nothing like that.
 pub(super) fn used_up(texts: &[&str]) -> Option<UsedUp> {
-    let mut found = None;
+    // A code is clearer than a message.
+    let (mut by_code, mut by_message) = (None, None);
     for text in texts {
-        let said = if text.contains(char::is_whitespace) || !text.is_ascii() {
-            of_message(text)
-        } else {
-            of_code(text)
-        };
+        let is_message = text.contains(char::is_whitespace) || !text.is_ascii();
+        let said = if is_message { of_message(text) } else { of_code(text) };
         if said == Some(UsedUp::Credit) {
             return said;
         }
-        found = found.or(said);
+        let found = if is_message { &mut by_message } else { &mut by_code };
+        *found = found.or(said);
     }
-    found
+    by_code.or(by_message)
 }
 
 /// A code such as `insufficient_quota`, `CreditsError` or `AllocationQuota.FreeTierOnly`.
@@ -156,7 +174,10 @@ pub(super) fn of_code(code: &str) -> Option<UsedUp> {
     if CREDIT_CODES.contains(&own.as_str()) {
         return Some(UsedUp::Credit);
     }
-    QUOTA_CODES.contains(&own.as_str()).then_some(UsedUp::Quota)
+    if QUOTA_CODES.contains(&own.as_str()) {
+        return Some(UsedUp::Quota);
+    }
+    RATE_CODES.contains(&own.as_str()).then_some(UsedUp::Rate)
 }
 
 /// A code in lower case with underscores: `CreditsError` is `credits_error`.
@@ -197,7 +218,7 @@ fn of_sentence(sentence: &str) -> Sentence {
     };
     let words: Vec<String> =
         words(clause).into_iter().filter(|word| !word.is_empty()).take(WORDS_MAX).collect();
-    if words.iter().any(|word| ELSE.contains(&word.as_str())) {
+    if words.iter().any(|word| ELSE.contains(&word.as_str())) || refuses_content(&words) {
         return Sentence::IsAboutElse;
     }
     let over: Vec<usize> = (0..words.len()).filter(|at| is_over(&words[*at..])).collect();
@@ -213,6 +234,14 @@ fn of_sentence(sentence: &str) -> Sentence {
     found.map_or(Sentence::SaysNothing, Sentence::SaysUsedUp)
 }
 
+/// True if a sentence of these words refuses the content of the request, or its size.
+fn refuses_content(words: &[String]) -> bool {
+    let has = |known: &[&str]| words.iter().any(|word| known.contains(&word.as_str()));
+    let is_pair = |pair: &[String]| REFUSED_PAIRS.contains(&(pair[0].as_str(), pair[1].as_str()));
+    let is_refused = has(&REFUSED) || words.windows(2).any(is_pair);
+    (has(&POLICY) && !has(&["fair"])) || (is_refused && !has(&["insufficient", "balance"]))
+}
+
 fn is_prefix(word: &str) -> bool {
     PREFIX.contains(&word) || word.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -225,9 +254,13 @@ fn subject(words: &[String]) -> Option<UsedUp> {
     if CREDIT.contains(&first) || pair == ("extra", "usage") {
         return Some(UsedUp::Credit);
     }
-    let is_limit = matches!(second, Some("limit" | "limits")) && LIMITED.contains(&first);
+    let is_limit_of =
+        |known: &[&str]| matches!(second, Some("limit" | "limits")) && known.contains(&first);
+    if is_limit_of(&RATES) {
+        return Some(UsedUp::Rate);
+    }
     let is_tier = matches!(pair, ("free", "tier" | "trial" | "quota"));
-    (QUOTA.contains(&first) || is_limit || is_tier).then_some(UsedUp::Quota)
+    (QUOTA.contains(&first) || is_limit_of(&LIMITED) || is_tier).then_some(UsedUp::Quota)
 }
 
 fn is_over(words: &[String]) -> bool {
@@ -235,7 +268,7 @@ fn is_over(words: &[String]) -> bool {
     let word = |at: usize| rest.get(at).map(String::as_str).unwrap_or_default();
     let second = word(0);
     let is_denied = matches!(first.as_str(), "not" | "t") && second == "have";
-    (is_denied && matches!(word(1), "enough" | "sufficient"))
+    (is_denied && matches!(word(1), "enough" | "sufficient" | "any" | "credit" | "credits"))
         || OVER.contains(&first.as_str())
         || OVER_PAIRS.contains(&(first.as_str(), second))
 }
@@ -285,8 +318,8 @@ mod east_asian {
         "余额", "餘額", "欠费", "欠費", "资源包", "账户额度", "残高", "クレジット", "잔액",
         "크레딧",
     ];
-    const QUOTA: [&str; 8] =
-        ["额度", "額度", "配额", "配額", "使用上限", "速率限制", "クォータ", "할당량"];
+    const QUOTA: [&str; 7] = ["额度", "額度", "配额", "配額", "使用上限", "クォータ", "할당량"];
+    const RATE: [&str; 1] = ["速率限制"];
     const OVER: [&str; 17] = [
         "不足", "用尽", "用盡", "用完", "耗尽", "耗盡", "超出", "超过", "超過", "欠费", "欠費",
         "达到", "達到", "已达", "上限に達", "부족", "초과",
@@ -304,134 +337,12 @@ mod east_asian {
         if has(&CREDIT) {
             return Some(UsedUp::Credit);
         }
-        has(&QUOTA).then_some(UsedUp::Quota)
+        if has(&QUOTA) {
+            return Some(UsedUp::Quota);
+        }
+        has(&RATE).then_some(UsedUp::Rate)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::UsedUp::{Credit, Quota};
-    use super::*;
-
-    #[test]
-    fn texts_that_say_what_is_used_up() {
-        let cases = [
-            ("insufficient_quota", Credit),
-            ("CreditsError", Credit),
-            ("Arrearage", Credit),
-            ("billing_hard_limit_reached", Credit),
-            ("exceeded_current_quota_error", Credit),
-            ("usage_limit_reached", Quota),
-            ("usage_not_included", Quota),
-            ("quotaExceeded", Quota),
-            ("RESOURCE_EXHAUSTED", Quota),
-            ("AllocationQuota.FreeTierOnly", Quota),
-            ("UserRateLimitExceeded", Quota),
-            (
-                "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade.",
-                Credit,
-            ),
-            ("Your credit balance is too low to access the API.", Credit),
-            ("Insufficient balance", Credit),
-            (
-                "Insufficient USD or Diem balance to complete request. Visit the page to add credits.",
-                Credit,
-            ),
-            ("Error code: 402: Insufficient credits", Credit),
-            (
-                "Your team 1a2b-3c has either used all available credits or reached its monthly spending limit. To continue making API requests, please purchase more credits or raise your spending limit.",
-                Credit,
-            ),
-            (
-                "Your account org-x <ak-y> is suspended due to insufficient balance, please recharge your account or check your plan and billing details",
-                Credit,
-            ),
-            ("Billing hard limit has been reached", Credit),
-            ("You're out of extra usage. Add more in your settings and keep going.", Credit),
-            (
-                "Third-party apps now draw from your extra usage, not your plan limits. Add more in your settings and keep going.",
-                Credit,
-            ),
-            ("budget_exceeded", Credit),
-            ("You have run out of credits.", Credit),
-            ("You don't have enough credits to make this request", Credit),
-            ("You have no credits left", Credit),
-            ("You exceeded your current quota, please check your plan and billing details.", Quota),
-            (
-                "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC.",
-                Quota,
-            ),
-            ("Key limit exceeded (total limit). Manage it using your settings", Quota),
-            (
-                "The free tier of the model has been exhausted. If you wish to continue, please disable the mode.",
-                Quota,
-            ),
-            ("API rate limit exceeded for user ID 1.", Quota),
-            ("Quota exceeded for quota metric 'Requests' of service 'x.example'", Quota),
-            ("Your organization's monthly limit was reached", Quota),
-            ("余额不足或无可用资源包,请充值。", Credit),
-            ("该令牌额度已用尽", Quota),
-            ("用户额度不足, 剩余额度: ＄0.00", Quota),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(used_up(&[text]), Some(expected), "{text}");
-        }
-        assert_eq!(used_up(&["rate_limit_error", "Insufficient balance"]), Some(Credit));
-    }
-
-    #[test]
-    fn texts_about_something_else() {
-        for text in [
-            "",
-            "invalid_request_error",
-            "permission_error",
-            "credit",
-            "quota",
-            "max_tokens: too large",
-            "max_tokens: 300000 > 64000, which is the maximum allowed number of output tokens",
-            "Request not allowed",
-            "I can't help with that request.",
-            "I can't help with getting around an exceeded quota.",
-            "Invalid value: 'credit balance is too low'. Supported values are: 'a' and 'b'.",
-            "messages.0.content.0.text: your credit balance is too low is not allowed here",
-            "Unknown parameter: 'quota_exceeded'.",
-            "Unknown name \"credit balance is too low\" at 'contents[0]': Cannot find field.",
-            "The prompt says that your quota is exceeded",
-            "Invalid JSON body. My credit balance is too low",
-            "Could not parse the body: my credit balance is too low",
-            "The text «your quota is exceeded» is not allowed",
-            "The thinking budget of 20000 exceeds the limit of 16384",
-            "budget_tokens of 20000 exceeds 16384",
-            "I will not explain how to spend more once a quota is exceeded.",
-            "The text “your credit balance is too low” was flagged by our content filter",
-            "The word `insufficient_quota` is reserved",
-            "You do not have permission to see the credit balance, which is too low",
-            "Your account's storage quota was exceeded",
-            "File quota exceeded",
-            "This API method requires billing to be enabled.",
-            "Please check your plan and billing details.",
-            "This model's maximum context length is 8192 tokens, which your quota of words exceeds",
-            "Model gpt-x does not exist, or you do not have access to it. See the page on quotas.",
-            "Your credit card was declined: expired",
-            "余额",
-            "请解释什么是余额",
-        ] {
-            assert_eq!(used_up(&[text]), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_lengths_on_both_sides_of_their_limits() {
-        let apart = |words: usize| format!("credit {}exceeded", "x ".repeat(words - 1));
-        assert!(used_up(&[&apart(APART_MAX)]).is_some());
-        assert!(used_up(&[&apart(APART_MAX + 1)]).is_none());
-        let late = |words: usize| format!("{}quota exceeded", "x ".repeat(words - 2));
-        assert!(used_up(&[&late(WORDS_MAX)]).is_some());
-        assert!(used_up(&[&late(WORDS_MAX + 1)]).is_none());
-        let after = |count: usize| format!("{}Quota exceeded", "x. ".repeat(count - 1));
-        assert!(used_up(&[&after(SENTENCES_MAX)]).is_some());
-        assert!(used_up(&[&after(SENTENCES_MAX + 1)]).is_none());
-        let chinese = |chars: usize| format!("余额不足{}", "了".repeat(chars - 4));
-        assert!(used_up(&[&chinese(120)]).is_some() && used_up(&[&chinese(121)]).is_none());
-    }
-}
+mod tests;

@@ -272,6 +272,8 @@ fn a_models_rest_that_a_success_ended_does_not_come_back_after_a_restart() {
     let file = proxy.folder().join("quota/a.json");
     let saved = || fs::read_to_string(&file).unwrap_or_default();
     eventually("the rest is saved", || saved().contains("resting_models"));
+    // The window, which has no reset, is no longer used up, but the model rests.
+    two.hand.forward(61_000);
     two.a.now_says("200 OK", "");
     proxy.ask(post("/to/a/v1/messages", MESSAGE));
     let proxy = two.described().folder(proxy.into_folder()).start();

@@ -47,7 +47,7 @@ fn each_refusal_of_the_cases() {
 }
 
 /// Status, fields, body; the cooldown in seconds.
-const REFUSALS: [(u16, Fields, &str, u64); 50] = [
+const REFUSALS: [(u16, Fields, &str, u64); 55] = [
     // Anthropic.
     (
         429,
@@ -284,6 +284,16 @@ const REFUSALS: [(u16, Fields, &str, u64); 50] = [
         r#"{"message":"You have exceeded a secondary rate limit"}"#,
         60,
     ),
+    (403, &[], r#"{"message":"You have exceeded a secondary rate limit"}"#, 180),
+    (403, &[], r#"{"error":{"code":"rate_limit_exceeded","message":"Slow down"}}"#, 180),
+    (400, &[], r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#, 180),
+    (401, &[], r#"{"error":{"type":"rate_limit_error"}}"#, 180),
+    (
+        403,
+        &[],
+        r#"{"code":"The caller does not have permission to execute the specified operation","error":"Your newly created team doesn't have any credits yet. You can purchase credits on https://console.x.example/team/1."}"#,
+        1800,
+    ),
     (429, &[], "<html><title>429 Too Many Requests</title></html>", 180),
     // Cloudflare, before a provider that gave no answer.
     (520, &[], "error code: 520", 180),
@@ -349,6 +359,14 @@ fn refusals_about_the_request_or_the_token_pass() {
         (
             403,
             r#"{"error":{"code":403,"message":"Your input was flagged","metadata":{"reasons":["x"],"flagged_input":"my quota is exceeded"}}}"#,
+        ),
+        (
+            403,
+            r#"{"error":{"message":"Your request was blocked because it hit our policy on payment fraud."}}"#,
+        ),
+        (
+            403,
+            r#"{"error":{"message":"The request was refused. Texts about unpaid bills and credit fraud are not allowed."}}"#,
         ),
         (403, r#"{"error":{"message":"OAuth token has expired"}}"#),
         (403, "<html><title>403 Forbidden</title><p>Your balance sheet</p></html>"),
