@@ -13,16 +13,19 @@ pub(crate) mod frames;
 pub(crate) const KEY_FIELD: &str = "sec-websocket-key";
 /// The field with the subprotocols: those that the client offers, and the one that the server chooses.
 pub(crate) const PROTOCOL_FIELD: &str = "sec-websocket-protocol";
+/// The field with the client's version of the protocol.
+const VERSION_FIELD: &str = "sec-websocket-version";
 /// The text that a server adds to the key (§1.3).
 const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The length of a key before it is encoded.
 const KEY_BYTES: usize = 16;
 
-/// True if a request asks for a WebSocket, rightly or wrongly. Most requests have no `Upgrade`, which one look at a
-/// filter tells.
+/// True if a request asks for a WebSocket, rightly or wrongly. A look at the filter of the names rules most requests
+/// out; `Upgrade` alone would not, because the filter does not tell it from `Host`.
 #[inline]
 pub(crate) fn is_asked(headers: &Headers) -> bool {
-    headers.contains("upgrade") && headers.list_contains("upgrade", "websocket")
+    (headers.contains(KEY_FIELD) || headers.contains(VERSION_FIELD))
+        && headers.list_contains("upgrade", "websocket")
 }
 
 /// Refuses a request for a WebSocket whose handshake is invalid (§4.2.1), with the part that is wrong.
@@ -47,7 +50,7 @@ pub fn check(head: &RequestHead) -> Result<(), Refusal> {
             "Connection does not list 'upgrade'; a proxy before evertoken may have to pass it on",
         );
     }
-    let mut versions = headers.all("sec-websocket-version");
+    let mut versions = headers.all(VERSION_FIELD);
     match (versions.next(), versions.next()) {
         (None, _) => return bad("it has no Sec-WebSocket-Version"),
         (Some(one), None) if one == WEBSOCKET_VERSION.as_bytes() => {}
@@ -141,7 +144,11 @@ mod tests {
             ("websocket2", false),
             ("websocket/13", false),
         ] {
-            assert_eq!(is_asked(&of(&[("Upgrade", upgrade)])), expected, "{upgrade}");
+            let fields = |other| of(&[("Upgrade", upgrade), (other, "")]);
+            for name in ["Sec-WebSocket-Key", "Sec-WebSocket-Version"] {
+                assert_eq!(is_asked(&fields(name)), expected, "{upgrade} {name}");
+            }
+            assert!(!is_asked(&fields("Host")), "it names no WebSocket's version or key");
         }
         assert!(!is_asked(&of(&[("connection", "upgrade"), ("sec-websocket-key", KEY)])));
     }
