@@ -22,14 +22,22 @@ pub(super) fn asked_model(target: &str, body: &TakenBody) -> Option<String> {
     model::find(&plain).map(|field| field.name)
 }
 
-/// The name in `/models/<name>:generateContent`, `/deployments/<name>/…` or `/model/<name>/invoke`.
+/// The name in `/models/<name>:generateContent`, `/deployments/<name>/…` or `/model/<name>/invoke`; the last one.
 pub(super) fn in_path(path: &str) -> Option<&str> {
-    let after = |mark: &str| path.rsplit_once(mark).map(|(_, rest)| rest);
-    if let Some(name) = after("/models/").and_then(|rest| rest.split_once(':')) {
-        return Some(name.0).filter(|name| !name.is_empty());
+    let mut end = path.len();
+    for segment in path.rsplit('/') {
+        let rest = path.get(end + 1..).unwrap_or_default();
+        let name = match segment {
+            "models" => rest.split_once(':'),
+            "deployments" | "model" => rest.split_once('/'),
+            _ => None,
+        };
+        if let Some((name, _)) = name.filter(|(name, _)| !name.is_empty()) {
+            return Some(name);
+        }
+        end = end.saturating_sub(segment.len() + 1);
     }
-    let rest = after("/deployments/").or_else(|| after("/model/"))?;
-    rest.split_once('/').map(|(name, _)| name).filter(|name| !name.is_empty())
+    None
 }
 
 #[cfg(test)]
