@@ -56,6 +56,7 @@ mod skim;
 pub(crate) mod state;
 pub(crate) mod summary;
 pub(crate) mod target;
+pub(crate) mod told;
 mod tunnel;
 pub(crate) mod verdict;
 pub(crate) mod watchers;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use log::{debug, error, info, warn};
 
 use crate::assemble::{Environment, StartError, random_name, upstream_to};
-use crate::bookkeeper::Registrar;
-use crate::clock::Clock;
+use crate::bookkeeper::{Registrar, Reminder};
+use crate::clock::{Clock, Moment};
 use crate::config::{self, Config, Credential, Settings, SharedStore, WatchedFile};
 use crate::credential::claims::ClaimFields;
 use crate::credential::{RefreshedSource, Source};
@@ -23,9 +23,10 @@ use crate::proxy::limits::AllUsed;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
+use crate::proxy::told::Begun;
 use crate::quota::account;
 use crate::quota::stored::StoredQuota;
-use crate::shared::keeper::{CooldownSender, Keeper, KeptProvider, QuotaExchange};
+use crate::shared::keeper::{CooldownSender, Keeper, KeptProvider, QuotaExchange, RestNews};
 use crate::shared::requests::RequestThread;
 use crate::token::group::{collisions, sharing};
 use crate::token::store::{PostingKey, TokenStore};
@@ -192,42 +193,39 @@ impl Parts {
         started.transpose().map_err(StartError::Thread)
     }
 
-    /// Shares cooldowns and quota of the provider called `slug` with other hosts, in both directions.
+    /// Shares cooldowns and quota of a provider with other hosts, in both directions.
     fn share(
         &self,
         key: PostingKey,
-        slug: &str,
+        config: &config::ProviderConfig,
         cooldown: &Arc<Cooldown>,
         quota: &Arc<AllowanceState>,
+        reminder: Option<Reminder>,
     ) -> Option<CooldownSender> {
         let keeper = self.keeper.as_ref()?;
         let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
-        let told = slug.to_owned();
-        let rest = move |ms, model: Option<&str>| {
-            let length = Duration::from_millis(ms);
-            if let Some(model) = model {
-                if cooldown.models.begin(model, clock.now(), length) {
-                    let seconds = length.as_secs_f64().ceil();
-                    warn!(
-                        "Provider {told} is passed over for {seconds} s for the model {model:?}: another host found \
-                         it refused"
-                    );
-                }
-                return;
+        let (name, slug) = (config.name.clone(), config.slug.clone());
+        let rest = Box::new(move |model: Option<&str>, news: RestNews<'_>| match news {
+            RestNews::Begun(ms, number) => {
+                let begun = number.map_or(Begun::Elsewhere, Begun::Told);
+                rest(&name, &cooldown, model, (Duration::from_millis(ms), begun), clock.now());
             }
-            // The message does not say which request was refused.
-            if cooldown.begin(clock.now(), length, Proof::Quota) {
-                let seconds = length.as_secs_f64().ceil();
-                warn!(
-                    "Provider {told} is passed over for {seconds} s: another host found it failing"
+            RestNews::Ended(numbers) if cooldown.ended_elsewhere(model, numbers) => {
+                let of =
+                    model.map_or_else(String::new, |model| format!(" for the model {model:?}"));
+                info!(
+                    "Provider {name} is no longer passed over{of}: another host got a good answer"
                 );
+                if let Some(reminder) = &reminder {
+                    reminder.changed_much();
+                }
             }
-        };
-        let rest = Box::new(rest);
+            RestNews::Ended(_) => {}
+        });
         let quota = Some(quota_exchange(quota.clone(), self.environment.clock.clone()));
-        let slug_of_all = slug.to_owned();
-        keeper.add(KeptProvider { key, slug: slug_of_all, wake: None, held: None, rest, quota });
-        Some(keeper.cooldown_sender(slug))
+        let sender = keeper.cooldown_sender(&slug);
+        keeper.add(KeptProvider { key, slug, wake: None, held: None, rest, quota });
+        Some(sender)
     }
 
     fn new_provider(
@@ -257,7 +255,7 @@ impl Parts {
             let kept = (quota.clone(), cooldown.clone());
             saved_by(&self.registrar, state_dir, &config.slug, kept, clock)
         });
-        let cooldown_sender = self.share(key, &config.slug, &cooldown, &quota);
+        let cooldown_sender = self.share(key, config, &cooldown, &quota, reminder.clone());
         let base = account::base(config);
         let allowance = Allowance::new(base, quota, cooldown.clone(), reminder);
         let metrics = self.metrics.of_provider(&config.name);
@@ -348,5 +346,28 @@ fn say_what_is_shared(
     }
     for line in alone.iter().filter(|line| !known.contains(line)) {
         warn!("{line}");
+    }
+}
+
+/// Another host found that the provider called `name`, or a model of it, refuses requests.
+fn rest(
+    name: &str,
+    cooldown: &Cooldown,
+    model: Option<&str>,
+    (length, begun): (Duration, Begun),
+    now: Moment,
+) {
+    let seconds = length.as_secs_f64().ceil();
+    match model {
+        Some(model) if cooldown.models.begin(model, now, length, begun) => {
+            warn!(
+                "Provider {name} is passed over for {seconds} s for the model {model:?}: another host found it refused"
+            );
+        }
+        // The message does not say which request was refused.
+        None if cooldown.begin(now, length, Proof::Quota, begun) => {
+            warn!("Provider {name} is passed over for {seconds} s: another host found it failing");
+        }
+        _ => {}
     }
 }

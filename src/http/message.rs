@@ -162,13 +162,20 @@ impl Headers {
         self.all(name).flat_map(members)
     }
 
-    /// The longest wait in `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3), or in Azure's fields with
+    /// The longest wait in `Retry-After`, in seconds, as a date (RFC 9110 §10.2.3) or since 1970, or in Azure's fields with
     /// milliseconds; in milliseconds from `now`. A date in the past does not count.
     pub fn retry_after_ms(&self, now: Timestamp) -> Option<u64> {
         let texts = |name| self.all(name).filter_map(|value| std::str::from_utf8(value).ok());
         let after = texts("retry-after").filter_map(|text| {
             let text = text.trim();
-            decimal_ms(text, 1000.0).or_else(|| u64::try_from(time(text)?.millis_since(now)).ok())
+            let left_ms = |at: Timestamp| u64::try_from(at.millis_since(now)).ok();
+            match decimal_ms(text, 1000.0) {
+                Some(ms) if SINCE_1970_MS.contains(&ms) => {
+                    left_ms(Timestamp::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)))
+                }
+                Some(ms) => Some(ms),
+                None => left_ms(time(text)?),
+            }
         });
         let short = ["retry-after-ms", "x-ms-retry-after-ms"].into_iter().flat_map(texts);
         after.chain(short.filter_map(|text| decimal_ms(text.trim(), 1.0))).max()
@@ -190,6 +197,9 @@ impl Headers {
         self.all(name).any(holds)
     }
 }
+
+/// Such a number of seconds in `Retry-After` is a time since 1970, which some servers send; in milliseconds.
+const SINCE_1970_MS: Range<u64> = 1_500_000_000_000..100_000_000_000_000;
 
 /// A number without a sign, such as `1.5`, of units of so many milliseconds; rounded up.
 fn decimal_ms(text: &str, unit_ms: f64) -> Option<u64> {

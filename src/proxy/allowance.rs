@@ -8,6 +8,7 @@ use crate::bookkeeper::Reminder;
 use crate::clock::{Clock, Due, Moment, Stopwatch};
 use crate::http::message::Headers;
 use crate::proxy::cooldown::{Cooldown, Proof};
+use crate::proxy::told::Begun;
 use crate::quota::account::AccountId;
 use crate::quota::fields::glance::{Glance, glance};
 use crate::quota::fields::{self, Scope};
@@ -46,6 +47,8 @@ pub(crate) struct AllowanceState {
     /// True if other hosts do not know the newest yet; and the time of the next message.
     is_to_be_told: AtomicBool,
     told_next_ms: AtomicU64,
+    /// See [`Windows::mark`].
+    used_up_mark: AtomicU64,
     /// The second of the last answer that was read.
     read_second: AtomicU64,
 }
@@ -60,6 +63,8 @@ pub(crate) struct Stated<'a> {
     pub begun: Option<Stopwatch>,
     /// It refuses one model: what its windows say of all requests is about that model too.
     pub is_of_one_model: bool,
+    /// The mark at the time of sending the request.
+    pub sent: u64,
     /// Returns the model that was asked for.
     pub model: &'a dyn Fn() -> Option<String>,
 }
@@ -164,12 +169,13 @@ impl AllowanceState {
                 |until| Duration::from_millis(Due::at(until, now).left_ms(now)).min(COOLDOWN_MAX);
             if let Some(until) = stored.cooldown_until {
                 // The file and the message do not say why it began.
-                cooldown.begin(now, left(until), Proof::Quota);
+                cooldown.begin(now, left(until), Proof::Quota, Begun::Elsewhere);
             }
             for rest in &stored.resting_models {
-                cooldown.models.begin(&rest.model, now, left(rest.until));
+                cooldown.models.begin(&rest.model, now, left(rest.until), Begun::Elsewhere);
             }
         }
+        self.used_up_mark.store(windows.mark(), Ordering::Release);
         self.has_saved.store(false, Ordering::Release);
         self.is_to_be_asked.store(windows.has_used_up(now), Ordering::Release);
     }
@@ -208,6 +214,11 @@ impl Allowance {
         self.state.is_to_be_asked()
     }
 
+    /// Marks the time of sending a request.
+    pub(crate) fn mark(&self) -> u64 {
+        self.state.used_up_mark.load(Ordering::Acquire)
+    }
+
     /// Notes the windows that an answer states. Returns the windows that are used up since this answer.
     ///
     /// While all windows have something left, one answer a second is enough.
@@ -232,7 +243,8 @@ impl Allowance {
             self.state.take_up(&self.cooldown, account, now);
         }
         let mut windows = self.state.windows();
-        let change = windows.note(account, &readings, stated.model, now);
+        let change = windows.note(account, &readings, stated.model, (stated.sent, now));
+        self.state.used_up_mark.store(windows.mark(), Ordering::Release);
         self.state.changed(change, windows.has_used_up(now));
         let used_up = if change == Change::UsedUp { UsedUp::of(&windows, now) } else { None };
         drop(windows);
@@ -274,6 +286,13 @@ impl Allowance {
         let account = AccountId { base: self.base?, origin };
         self.state.take_up(&self.cooldown, account, now);
         self.state.windows().used_up_until(account, model, now)
+    }
+
+    /// The time until which the account of `origin` has nothing left for any request.
+    pub(crate) fn nothing_left_until(&self, origin: u64, now: Moment) -> Option<Due> {
+        let account = AccountId { base: self.base?, origin };
+        self.state.take_up(&self.cooldown, account, now);
+        self.state.windows().nothing_left_until(account, now)
     }
 
     /// The windows of the account of `origin` about which something is known.

@@ -12,11 +12,12 @@ use crate::http::websocket::KEY_FIELD;
 use crate::ingress::Request;
 use crate::proxy::allowance::{Stated, UsedUp};
 use crate::proxy::body::TakenBody;
-use crate::proxy::cooldown::{Proof, SentMark};
+use crate::proxy::cooldown::{Ended, Proof, SentMark};
 use crate::proxy::examine::{Examiner, Finding, Refusal, StreamLook, examine};
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::{InFlight, Provider};
 use crate::proxy::state::Proxy;
+use crate::proxy::told::Begun;
 use crate::proxy::{headers, target, verdict};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
@@ -95,9 +96,23 @@ pub(super) fn answered(outgoing: &Outgoing<'_, '_>, sent: SentMark, method: &str
             Proof::Answer
         }
     };
-    let Provider { cooldown, allowance, .. } = outgoing.provider;
-    if cooldown.answered(sent, &proof, outgoing.model) {
-        allowance.rest_ended();
+    let provider = outgoing.provider;
+    if let Some(ended) = provider.cooldown.answered(sent, &proof, outgoing.model) {
+        ended_early(provider, ended);
+    }
+}
+
+/// Has the early end of a cooldown saved, and tells it to other hosts.
+// Not inlined: it is rare.
+#[inline(never)]
+fn ended_early(provider: &Provider, ended: Ended) {
+    provider.allowance.rest_ended();
+    let Some(sender) = &provider.cooldown_sender else { return };
+    if let Some(numbers) = ended.provider {
+        sender.tell_end(None, numbers);
+    }
+    if let Some((model, numbers)) = ended.model {
+        sender.tell_end(Some(model), numbers);
     }
 }
 
@@ -120,7 +135,8 @@ fn judge(
             provider.counts.failed();
             proxy.metrics.upstream_error(&provider.config.name, refusal.code.as_str());
             let why = format!("{} ({})", refusal.message, refusal.code.as_str());
-            cool_down(proxy, provider, proxy.settings.failure_cooldown, Proof::Answer, &why);
+            let (length, begun) = (proxy.settings.failure_cooldown, Begun::Here);
+            cool_down(proxy, provider, (length, begun), Proof::Answer, &why);
         }
         Err(_) => {}
     }
@@ -145,17 +161,17 @@ pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal, needed
         return;
     }
     // A provider's answer counts for every host; a failed connection may be this host's own trouble.
-    if let Some(cooldown_sender) = &provider.cooldown_sender {
-        cooldown_sender.tell(limited.length, limited.model.as_deref());
-    }
     let now = proxy.clock.now();
+    let begun = provider.cooldown_sender.as_ref().map_or(Begun::Here, |sender| {
+        Begun::Told(sender.tell(limited.length, limited.model.as_deref(), now))
+    });
     if let Some(origin) = provider.source.origin(now) {
         provider.allowance.cools_down(origin, now);
     }
     let Some(model) = &limited.model else {
-        return cool_down(proxy, provider, limited.length, needed, &refusal.why());
+        return cool_down(proxy, provider, (limited.length, begun), needed, &refusal.why());
     };
-    if provider.cooldown.models.begin(model, proxy.clock.now(), limited.length) {
+    if provider.cooldown.models.begin(model, now, limited.length, begun) {
         let (seconds, why) = (limited.length.as_secs(), refusal.why());
         warn!(
             provider = name;
@@ -178,9 +194,15 @@ fn note_quota(proxy: &Proxy, provider: &Provider, stated: &Stated<'_>) {
     );
 }
 
-fn cool_down(proxy: &Proxy, provider: &Provider, length: Duration, needed: Proof, why: &str) {
+fn cool_down(
+    proxy: &Proxy,
+    provider: &Provider,
+    (length, begun): (Duration, Begun),
+    needed: Proof,
+    why: &str,
+) {
     let name = &provider.config.name;
-    if provider.cooldown.begin(proxy.clock.now(), length, needed) {
+    if provider.cooldown.begin(proxy.clock.now(), length, needed, begun) {
         let seconds = length.as_secs_f64().ceil();
         warn!(provider = name; "Provider {name} is passed over for {seconds} s: {why}");
     }
@@ -200,6 +222,7 @@ pub(super) fn send<'p>(
         if is_first {
             counts.begun();
         }
+        let sent = outgoing.provider.allowance.mark();
         let mut answer = send_once(proxy, request, outgoing, &credential, &mut record.attempts)?;
         let examiner = Examiner {
             clock: &proxy.clock,
@@ -209,7 +232,7 @@ pub(super) fn send<'p>(
         let (begun, origin) = (record.begun, credential.origin());
         let note = |answer: &Answer<'_>, is_of_one_model| {
             let (headers, model) = (&answer.head.headers, outgoing.model);
-            let stated = Stated { headers, origin, begun, is_of_one_model, model };
+            let stated = Stated { headers, origin, begun, is_of_one_model, sent, model };
             note_quota(proxy, outgoing.provider, &stated);
         };
         // The first event of a stream may take long, and others should know the quota by then.

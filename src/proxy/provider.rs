@@ -98,6 +98,14 @@ impl Provider {
         }
         self.allowance.used_up_until(self.source.origin(now)?, model, now)
     }
+
+    /// The time until which its account has nothing left for any request.
+    pub(crate) fn nothing_left_until(&self, now: Moment) -> Option<Due> {
+        if !self.allowance.is_to_be_asked() {
+            return None;
+        }
+        self.allowance.nothing_left_until(self.source.origin(now)?, now)
+    }
 }
 
 /// Requests to one provider since the start.

@@ -378,8 +378,10 @@ impl<'a> Partial<'a> {
             return None;
         }
         let counted = self.remaining.map(|left| {
-            let ratio = self.limit.map(|limit| left / limit);
-            ratio.or((left <= 0.0).then_some(0.0))
+            // Less than one token or request serves nobody; of a limit of one it is a share.
+            let is_count = self.limit.is_none_or(|limit| limit > 1.0);
+            let is_nothing = left <= 0.0 || is_count && left < 1.0;
+            if is_nothing { Some(0.0) } else { self.limit.map(|limit| left / limit) }
         });
         let ratio = counted.flatten().or(self.ratio).map(|ratio| ratio.clamp(0.0, 1.0));
         let says_anything =
@@ -388,19 +390,21 @@ impl<'a> Partial<'a> {
             return None;
         }
         let is_used_up = ratio.is_some_and(|ratio| ratio <= 0.0) || self.is_rejected == Some(true);
-        let reset_at = match self.reset {
-            Reset::At(at) => Some(at),
-            Reset::Unstated | Reset::Unusable => None,
+        let (reset_at, until) = match self.reset {
+            Reset::At(at) => (Some(at), Some(at)),
+            Reset::Unstated | Reset::Unusable => (None, Some(now.plus_millis(UNKNOWN_RESET_MS))),
+            Reset::Past => (None, None),
         };
-        let until = match self.reset {
-            Reset::At(at) => Some(at),
-            Reset::Unstated => Some(now.plus_millis(UNKNOWN_RESET_MS)),
-            Reset::Unusable => None,
+        let remaining_ratio = match (is_used_up, self.reset) {
+            // What was used up before the reset says nothing about the time after it.
+            (true, Reset::Past) => None,
+            (true, _) => Some(0.0),
+            (false, _) => ratio,
         };
         Some(Reading {
             name: self.name,
             scope: self.scope,
-            remaining_ratio: if is_used_up { Some(0.0) } else { ratio },
+            remaining_ratio,
             reset_at,
             used_up_until: until.filter(|_| is_used_up && !self.is_extended),
         })

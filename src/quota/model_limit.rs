@@ -41,7 +41,8 @@ pub(super) struct Refusal<'a> {
     pub is_of_model: bool,
 }
 
-/// The model that rests: the one of the request, from `model`, if the refusal concerns it alone.
+/// The model that rests: the one of the request, from `model`, if the refusal concerns it alone. If that can't be read,
+/// it is the one that the refusal names.
 pub(super) fn model(refusal: &Refusal<'_>, model: &dyn Fn() -> Option<String>) -> Option<String> {
     let is_of_upstream = is_of_upstream(refusal);
     let may_be_of_model = matches!(refusal.status, 400 | 401 | 403 | 429 | 503 | 529);
@@ -55,7 +56,10 @@ pub(super) fn model(refusal: &Refusal<'_>, model: &dyn Fn() -> Option<String>) -
         None if refusal.is_credit && !is_tier() => return None,
         None => refusal.is_of_model || names_one_model(refusal),
     };
-    let asked = model().filter(|name| !name.is_empty() && name.len() <= NAME_MAX_BYTES)?;
+    let Some(asked) = model().filter(|name| !name.is_empty() && name.len() <= NAME_MAX_BYTES)
+    else {
+        return named(refusal);
+    };
     (by_structure || mentions(refusal, &asked)).then_some(asked)
 }
 
@@ -159,18 +163,54 @@ fn mentions(refusal: &Refusal<'_>, asked: &str) -> bool {
         || messages.copied().any(|text| names_it(&text))
 }
 
+/// The model that the refusal names.
+fn named(refusal: &Refusal<'_>) -> Option<String> {
+    let member = |at: &&str| refusal.json?.pointer(at)?.as_str();
+    let member = ["/error/model", "/model"].iter().find_map(member);
+    let messages = refusal.texts.iter().filter(|text| text.contains(char::is_whitespace));
+    let name = member.or_else(|| messages.copied().find_map(model_in))?;
+    Some(name).filter(|name| (1..=NAME_MAX_BYTES).contains(&name.len())).map(str::to_owned)
+}
+
+/// The model in `model gpt-x`, or `for gpt-x in organization`.
+fn model_in(text: &str) -> Option<&str> {
+    let words: Vec<&str> = words_of(text).collect();
+    (1..words.len()).find_map(|at| {
+        let is = |place: usize, known: &str| {
+            words.get(place).is_some_and(|word| word.eq_ignore_ascii_case(known))
+        };
+        let is_of_organization =
+            is(at - 1, "for") && is(at + 1, "in") && is(at + 2, "organization");
+        let name = without_folder(words[at]);
+        (is_name(name) && (is(at - 1, "model") || is_of_organization)).then_some(name)
+    })
+}
+
+/// The words of `text`, among them names of models as a whole.
+fn words_of(text: &str) -> impl Iterator<Item = &str> {
+    let is_in_name = |one: char| one.is_alphanumeric() || "-_./:@".contains(one);
+    let words = text.split(move |one| !is_in_name(one));
+    words.map(|word| word.trim_end_matches(['.', ':'])).filter(|word| !word.is_empty())
+}
+
+fn without_folder(name: &str) -> &str {
+    name.rsplit_once("models/").map_or(name, |(_, name)| name)
+}
+
+/// True if `word` can be nothing but a name.
+fn is_name(word: &str) -> bool {
+    word.contains(|one: char| one.is_ascii_digit() || "-/".contains(one))
+}
+
 /// True if a word of `text`, which is in lower case, names the model. A plain word does so only after `model` or
 /// `for`, and if it is the whole name.
 fn names_a_model(text: &str, asked: &str, is_asked: &dyn Fn(&str) -> bool) -> bool {
-    let is_in_name = |one: char| one.is_alphanumeric() || "-_./:@".contains(one);
     let mut before = "";
-    text.split(|one| !is_in_name(one)).filter(|word| !word.is_empty()).any(|word| {
-        let word = word.trim_end_matches(['.', ':']);
-        let name = word.rsplit_once("models/").map_or(word, |(_, name)| name);
-        let is_name = name.contains(|one: char| one.is_ascii_digit() || "-/".contains(one));
+    words_of(text).any(|word| {
+        let name = without_folder(word);
         let is_plain = matches!(before, "model" | "for") && name == asked;
         before = word;
-        is_plain || (is_name && is_asked(name))
+        is_plain || (is_name(name) && is_asked(name))
     })
 }
 

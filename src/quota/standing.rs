@@ -45,6 +45,8 @@ pub(crate) struct Window {
     pub stated_at: Timestamp,
     /// The time from which nothing is known about it: its reset, or a while after the last answer.
     ends: Due,
+    /// The number of the answer that said last that it is used up, if it is.
+    number: u64,
     /// The share and the reset at the last news about it, so that many small changes are news too.
     told: (Option<f64>, Option<Due>),
 }
@@ -88,19 +90,30 @@ pub(crate) enum Change {
 pub(crate) struct Windows {
     account: AccountId,
     list: Vec<Window>,
+    /// The number of answers so far that said that a window is used up.
+    used_up_answers: u64,
 }
 
 impl Windows {
-    /// Takes over the windows of an answer for `account` about the model that `model` returns. Those of another account
-    /// are forgotten.
+    /// Marks the time of sending a request.
+    pub(crate) fn mark(&self) -> u64 {
+        self.used_up_answers
+    }
+
+    /// Takes over the windows of an answer for `account` about the model that `model` returns, to a request that was sent
+    /// at the mark `sent`. Those of another account are forgotten. What answers to later requests said to be used up
+    /// stays so.
     pub(crate) fn note(
         &mut self,
         account: AccountId,
         readings: &[Reading<'_>],
         model: &dyn Fn() -> Option<String>,
-        now: Moment,
+        (sent, now): (u64, Moment),
     ) -> Change {
         let mut change = self.change_account(account);
+        if readings.iter().any(|one| one.used_up_until.is_some()) {
+            self.used_up_answers += 1;
+        }
         let asked = OnceCell::new();
         for reading in readings {
             let is_of_model = reading.scope == Scope::Model;
@@ -120,8 +133,15 @@ impl Windows {
                 used_up_until: reading.used_up_until.map(|at| bounded(at, now)),
                 stated_at: now.wall,
                 ends: reset.unwrap_or(Due::after(now, SHOWN_WITHOUT_RESET_MS)),
+                number: self.used_up_answers,
                 told: (reading.remaining_ratio, reset),
             };
+            let is_late = |known: &Window| {
+                known.is_same(&window) && known.is_used_up(now) && known.number > sent
+            };
+            if window.used_up_until.is_none() && self.list.iter().any(is_late) {
+                continue;
+            }
             let window = if reading.is_bare() {
                 match self.list.iter().find(|known| known.is_same(&window)) {
                     None => continue,
@@ -145,7 +165,8 @@ impl Windows {
             let Some(window) = one.window(now) else { continue };
             let known = self.list.iter().find(|known| known.is_same(&window));
             if known.is_none_or(|known| known.stated_at < window.stated_at) {
-                self.put(window, now);
+                self.used_up_answers += u64::from(window.used_up_until.is_some());
+                self.put(Window { number: self.used_up_answers, ..window }, now);
             }
         }
     }
@@ -241,6 +262,12 @@ impl Windows {
         let asked = || asked.get_or_init(|| named(model)).as_deref();
         let own = own.filter(|window| window.limits(&asked));
         own.filter_map(|window| window.used_up_until).max_by_key(|until| until.left_ms(now))
+    }
+
+    /// The time until which the account has nothing left for any request; None if it has.
+    pub(crate) fn nothing_left_until(&self, account: AccountId, now: Moment) -> Option<Due> {
+        let own = self.current(account, now).filter(|window| window.scope == Scope::Account);
+        own.filter_map(|window| window.used_up_until(now)).max_by_key(|until| until.left_ms(now))
     }
 
     /// True if some window counts as used up, for whatever model.
@@ -371,6 +398,7 @@ impl SavedWindow {
             used_up_until: used_up_until.map(|at| bounded(at, now)),
             stated_at: self.stated_at.min(now.wall),
             ends: Due::at(ends, now),
+            number: 0,
             told: (remaining_ratio, reset),
         })
     }

@@ -5,7 +5,7 @@
 //! For each provider there is a hash `<prefix>token:<slug>` (`fence`: the highest fencing number given out; `by`,
 //! `generation`, `record`: the newest record), a lease `<prefix>lease:<slug>` that names its holder, a key
 //! `<prefix>cooldown:<slug>` that lasts as long as the cooldown, `<prefix>cooldown:<slug>:<number>` with the name of a
-//! model, for as long as it rests, and `<prefix>quota:<slug>` with what is left of its quota. A hash
+//! model, for as long as it rests (both with the number of the cooldown), and `<prefix>quota:<slug>` with what is left of its quota. A hash
 //! `<prefix>tally:<name>` has what each host counted. Changes are published on `<prefix>news`. Each atomic
 //! step is one script.
 
@@ -25,6 +25,7 @@ mod client;
 mod client;
 mod news;
 mod reply;
+mod rests;
 mod scripts;
 mod tallies;
 #[cfg_attr(
@@ -46,9 +47,6 @@ const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
 /// The time for which a told quota is kept: the longest until a reset, 40 days.
 const QUOTA_KEPT_MS: u64 = 40 * 24 * 3_600_000;
-
-/// The most resting models of a provider that the server knows. The others are published all the same.
-const RESTING_SLOTS: u64 = 8;
 
 /// The server's knowledge of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,16 +161,6 @@ impl Line {
         }
     }
 
-    /// Publishes that a provider cools down; a longer known cooldown stays.
-    pub fn cool_down(&mut self, names: &Names, ms: u64, from: &str) -> Result<(), StoreError> {
-        let (key, length) = (names.key("cooldown"), ms.to_string());
-        if ms > 0 && self.cooldown_left_ms(names)? < ms {
-            self.link.ask(&["SET", &key, from, "PX", &length])?;
-        }
-        let news = format!("c {} {ms} {from}", names.slug);
-        self.link.ask(&["PUBLISH", &names.news(), &news]).map(drop)
-    }
-
     /// Writes the tally `own` of `host`, and reads those of all hosts under its name if the sum of their versions is
     /// not `known_sum`.
     pub fn exchange(
@@ -190,12 +178,6 @@ impl Line {
         Tallies::of(&reply)
     }
 
-    /// The rest of a provider's cooldown, in milliseconds.
-    pub fn cooldown_left_ms(&mut self, names: &Names) -> Result<u64, StoreError> {
-        // Below zero where there is none.
-        self.link.ask(&["PTTL", &names.key("cooldown")]).map(|reply| reply.number())
-    }
-
     /// Publishes what is left of a provider's quota.
     pub fn tell_quota(&mut self, names: &Names, text: &str, from: &str) -> Result<(), StoreError> {
         let (key, length) = (names.key("quota"), QUOTA_KEPT_MS.to_string());
@@ -207,39 +189,6 @@ impl Line {
     /// What is left of a provider's quota, as a host told it last.
     pub fn quota(&mut self, names: &Names) -> Result<Option<String>, StoreError> {
         self.link.ask(&["GET", &names.key("quota")]).map(|reply| reply.text().map(str::to_owned))
-    }
-
-    /// Publishes that one model of a provider rests; a longer known rest stays.
-    pub fn rest(
-        &mut self,
-        names: &Names,
-        model: &str,
-        ms: u64,
-        from: &str,
-    ) -> Result<(), StoreError> {
-        // A model has its own key by the hash of its name. Two that share one have the longer rest there.
-        let (key, length) = (names.rest_key(slot(model)), ms.to_string());
-        if ms > 0 && self.link.ask(&["PTTL", &key])?.number() < ms {
-            self.link.ask(&["SET", &key, model, "PX", &length])?;
-        }
-        let news =
-            serde_json::json!({ "rest": names.slug, "model": model, "ms": ms, "from": from });
-        self.link.ask(&["PUBLISH", &names.news(), &news.to_string()]).map(drop)
-    }
-
-    /// The resting models of a provider, each with the rest of its time in milliseconds.
-    pub fn resting_models(&mut self, names: &Names) -> Result<Vec<(String, u64)>, StoreError> {
-        let mut resting = Vec::new();
-        for number in 0..RESTING_SLOTS {
-            let key = names.rest_key(number);
-            let model = self.link.ask(&["GET", &key])?;
-            let Some(model) = model.text() else { continue };
-            let left_ms = self.link.ask(&["PTTL", &key])?.number();
-            if left_ms > 0 {
-                resting.push((model.to_owned(), left_ms));
-            }
-        }
-        Ok(resting)
     }
 
     /// Counts up to `wanted` more requests of a key in this `second`, of which `most` may pass in a minute: the number of
@@ -417,14 +366,6 @@ impl Subscription<'_> {
     pub fn ping(&mut self) -> Result<(), StoreError> {
         self.0.ping()
     }
-}
-
-/// The number of a model's key (FNV-1a).
-fn slot(model: &str) -> u64 {
-    let hash = model.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    hash % RESTING_SLOTS
 }
 
 #[cfg(test)]

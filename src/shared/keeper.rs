@@ -3,15 +3,17 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, select};
 use log::info;
 
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Due, Moment};
 use crate::config::SharedStore;
 use crate::record::Mark;
+use crate::secret::fingerprint;
 use crate::shared::chain::Held;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line, Names, News, StoreError, Subscription};
@@ -37,8 +39,17 @@ const INSPECT_IN_TROUBLE_MS: u64 = 2_000;
 /// The most cooldowns that wait to be sent; further ones are dropped.
 const COOLDOWNS_MAX: usize = 64;
 
-/// Makes a provider, or one model of it, rest for so many milliseconds.
-pub(crate) type Rest = Box<dyn Fn(u64, Option<&str>) + Send + Sync>;
+/// Another host's word about the rest of a provider, or of one model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RestNews<'a> {
+    /// It lasts for so many milliseconds, and has this number; an older evertoken tells none.
+    Begun(u64, Option<u64>),
+    /// Those with these numbers ended early.
+    Ended(&'a [u64]),
+}
+
+/// Takes such a word about the provider, or about this model of it.
+pub(crate) type Rest = Box<dyn Fn(Option<&str>, RestNews<'_>) + Send + Sync>;
 
 /// The keeper's tasks for one provider.
 pub(crate) struct KeptProvider {
@@ -50,7 +61,7 @@ pub(crate) struct KeptProvider {
     pub wake: Option<Box<dyn Fn() + Send + Sync>>,
     /// The lease to renew while it is used.
     pub held: Option<Arc<Held>>,
-    /// Makes it, or this model of it, rest for so many milliseconds.
+    /// Makes it, or a model of it, rest, or ends that.
     pub rest: Rest,
     /// Exchanges what is left of its quota; None for a refresher.
     pub quota: Option<QuotaExchange>,
@@ -71,24 +82,47 @@ pub(crate) struct QuotaExchange {
 pub struct CooldownSender {
     slug: String,
     cooldowns: Sender<ToldCooldown>,
+    /// The number of the latest cooldown that was told. It begins at random, so that no other host has the same.
+    latest: Arc<AtomicU64>,
 }
 
-/// A cooldown on its way to the other hosts.
+/// A cooldown on its way to the other hosts, or its end.
 #[derive(Debug)]
 struct ToldCooldown {
     slug: String,
-    ms: u64,
     /// The model that rests; None for the whole provider.
     model: Option<String>,
+    what: ToldWhat,
+}
+
+#[derive(Debug)]
+enum ToldWhat {
+    /// It lasts until then, and has this number.
+    Begun(Due, u64),
+    /// Those with these numbers ended early.
+    Ended(Vec<u64>),
 }
 
 impl CooldownSender {
-    /// The provider, or this `model` of it, rests for `length`. Never blocks: if too many messages wait, this one is
-    /// dropped.
-    pub(crate) fn tell(&self, length: Duration, model: Option<&str>) {
+    /// The provider, or this `model` of it, rests for `length` from `now` on. Returns the number of that rest. Never
+    /// blocks: if too many messages wait, this one is dropped.
+    pub(crate) fn tell(&self, length: Duration, model: Option<&str>, now: Moment) -> u64 {
+        let number = self.latest.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-        let model = model.map(str::to_owned);
-        let _ = self.cooldowns.try_send(ToldCooldown { slug: self.slug.clone(), ms, model });
+        let what = ToldWhat::Begun(Due::after(now, ms), number);
+        self.send(model.map(str::to_owned), what);
+        number
+    }
+
+    /// The rests of the provider, or of this `model` of it, with these `numbers` ended early.
+    pub(crate) fn tell_end(&self, model: Option<String>, numbers: Vec<u64>) {
+        if !numbers.is_empty() {
+            self.send(model, ToldWhat::Ended(numbers));
+        }
+    }
+
+    fn send(&self, model: Option<String>, what: ToldWhat) {
+        let _ = self.cooldowns.try_send(ToldCooldown { slug: self.slug.clone(), model, what });
     }
 }
 
@@ -104,6 +138,8 @@ pub(crate) struct Keeper {
     pub counts: SharedPart,
     members: Members,
     cooldowns: Sender<ToldCooldown>,
+    /// See [`CooldownSender`].
+    latest: Arc<AtomicU64>,
     // Closed before the thread is joined.
     stop: Option<Sender<()>>,
     _thread: Thread,
@@ -116,6 +152,7 @@ impl Keeper {
         let (cooldowns, told) = bounded(COOLDOWNS_MAX);
         let (members, counts) = <(Members, SharedPart)>::default();
         let health = Arc::new(Health::new(store));
+        let latest = Arc::new(AtomicU64::new(fingerprint(&instance)));
         let work = KeeperThread {
             store: store.clone(),
             health: health.clone(),
@@ -129,7 +166,7 @@ impl Keeper {
         };
         let thread = thread::spawn("token-store", STACK_BYTES, move || work.run())?;
         let (store, stop) = (store.clone(), Some(stop));
-        Ok(Self { store, health, counts, members, cooldowns, stop, _thread: thread })
+        Ok(Self { store, health, counts, members, cooldowns, latest, stop, _thread: thread })
     }
 
     /// Adds `member` from the next poll on; it replaces the one with its key.
@@ -146,7 +183,8 @@ impl Keeper {
 
     /// A sender for cooldowns of the provider called `slug`.
     pub(crate) fn cooldown_sender(&self, slug: &str) -> CooldownSender {
-        CooldownSender { slug: slug.to_owned(), cooldowns: self.cooldowns.clone() }
+        let (cooldowns, latest) = (self.cooldowns.clone(), self.latest.clone());
+        CooldownSender { slug: slug.to_owned(), cooldowns, latest }
     }
 }
 
@@ -243,8 +281,11 @@ impl KeeperThread {
     fn listen(&self, session: &mut Session<'_>) -> Result<(), StoreError> {
         match session.subscription.hear(LISTEN)? {
             Some(News::Record(slug)) => self.wake(&slug),
-            Some(News::Cooldown(slug, ms, from)) if from != self.instance => {
-                self.cool_down(&slug, ms, None);
+            Some(News::Rest { slug, model, ms, number, from }) if from != self.instance => {
+                self.rest(&slug, model.as_deref(), RestNews::Begun(ms, number));
+            }
+            Some(News::End { slug, model, numbers, from }) if from != self.instance => {
+                self.rest(&slug, model.as_deref(), RestNews::Ended(&numbers));
             }
             Some(News::Quota(slug, from)) if from != self.instance => {
                 let text = session.line.quota(&self.names(&slug))?;
@@ -253,10 +294,7 @@ impl KeeperThread {
                 own.filter_map(|member| member.quota.as_ref())
                     .for_each(|quota| (quota.hear)(text.as_deref()));
             }
-            Some(News::Rest { slug, model, ms, from }) if from != self.instance => {
-                self.cool_down(&slug, ms, Some(&model));
-            }
-            Some(News::Cooldown(..) | News::Quota(..) | News::Rest { .. }) | None => {}
+            Some(News::Quota(..) | News::Rest { .. } | News::End { .. }) | None => {}
         }
         Ok(())
     }
@@ -269,9 +307,9 @@ impl KeeperThread {
         }
     }
 
-    fn cool_down(&self, slug: &str, ms: u64, model: Option<&str>) {
+    fn rest(&self, slug: &str, model: Option<&str>, news: RestNews<'_>) {
         for member in self.members().iter().filter(|member| member.slug == slug) {
-            (member.rest)(ms, model);
+            (member.rest)(model, news);
         }
     }
 
@@ -286,12 +324,13 @@ impl KeeperThread {
         for member in self.members() {
             let names = self.names(&member.slug);
             if !session.marks.contains_key(&member.key) {
+                let number = session.line.cooldown_number(&names)?;
                 let left_ms = session.line.cooldown_left_ms(&names)?;
                 if left_ms > 0 {
-                    (member.rest)(left_ms, None);
+                    (member.rest)(None, RestNews::Begun(left_ms, number));
                 }
-                for (model, left_ms) in session.line.resting_models(&names)? {
-                    (member.rest)(left_ms, Some(&model));
+                for (model, left_ms, number) in session.line.resting_models(&names)? {
+                    (member.rest)(Some(&model), RestNews::Begun(left_ms, number));
                 }
                 if let Some(quota) = &member.quota {
                     (quota.hear)(session.line.quota(&names)?.as_deref());
@@ -321,11 +360,21 @@ impl KeeperThread {
     }
 
     fn tell(&self, line: &mut Line) -> Result<(), StoreError> {
-        for ToldCooldown { slug, ms, model } in self.told.try_iter() {
-            let names = self.names(&slug);
-            match model {
-                None => line.cool_down(&names, ms, &self.instance)?,
-                Some(model) => line.rest(&names, &model, ms, &self.instance)?,
+        for ToldCooldown { slug, model, what } in self.told.try_iter() {
+            let (names, model, from) = (self.names(&slug), model.as_deref(), &self.instance);
+            match what {
+                ToldWhat::Begun(until, number) => {
+                    // The message may have waited for the server.
+                    let rest = (until.left_ms(self.clock.now()), number);
+                    if rest.0 == 0 {
+                        continue;
+                    }
+                    match model {
+                        None => line.cool_down(&names, rest, from)?,
+                        Some(model) => line.rest(&names, model, rest, from)?,
+                    }
+                }
+                ToldWhat::Ended(numbers) => line.end_rest(&names, model, &numbers, from)?,
             }
         }
         for member in self.members() {

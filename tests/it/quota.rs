@@ -281,6 +281,39 @@ fn a_models_rest_that_a_success_ended_does_not_come_back_after_a_restart() {
     assert_eq!((two.asked(), saved().contains("resting_models")), ((3, 1), false));
 }
 
+/// A limit of requests without a model, such as `GET /v1/files`, showed the provider as cooling down.
+#[test]
+fn a_used_up_limit_of_requests_without_a_model_leaves_the_provider_ready() {
+    let two = Two::new("x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 600\r\n");
+    let proxy = two.described().start();
+    proxy.ask(get("/to/a/v1/files"));
+    let shown = status(&proxy, 0);
+    assert_eq!((&shown["state"], shown["cooldown_until"].is_null()), (&"ready".into(), true));
+    assert!(shown["quota"][0]["used_up_until"].is_string(), "{shown}");
+    ask(&proxy);
+    assert_eq!(two.asked(), (2, 0));
+}
+
+/// A form's model was not read: the limit of one model rested the whole account.
+#[test]
+fn a_refusal_of_the_model_in_a_form_rests_that_model() {
+    let two = Two::new("");
+    two.a.now_says("429 X", "retry-after: 600\r\nx-ratelimit-remaining-requests: 0\r\n");
+    let proxy = two.described().start();
+    let form =
+        "--b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--b--\r\n";
+    proxy.ask(post("/v1/messages", form));
+    let shown = status(&proxy, 0);
+    assert_eq!(
+        (&shown["state"], &shown["resting_models"][0]["model"]),
+        (&"ready".into(), &"whisper-1".into())
+    );
+    proxy.ask(post("/v1/messages", form));
+    assert_eq!(two.asked(), (1, 2));
+    ask(&proxy);
+    assert_eq!(two.asked(), (2, 3));
+}
+
 #[test]
 fn another_account_does_not_get_the_quota_of_the_one_before() {
     let used_up = "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1h\r\n";

@@ -68,7 +68,7 @@ fn keep_alive_by_version() {
 fn waits_in_seconds_milliseconds_and_dates() {
     type Fields = &'static [(&'static str, &'static str)];
     let now = Timestamp::from_secs(1_800_000_000); // Fri, 15 Jan 2027 08:00:00 GMT
-    let cases: [(Fields, Option<u64>); 17] = [
+    let cases: [(Fields, Option<u64>); 21] = [
         (&[], None),
         (&[("Retry-After", "20")], Some(20_000)),
         (&[("Retry-After", "0")], Some(0)),
@@ -81,6 +81,11 @@ fn waits_in_seconds_milliseconds_and_dates() {
         (&[("Retry-After", "inf")], None),
         (&[("Retry-After", "Fri, 15 Jan 2027 08:00:30 GMT")], Some(30_000)),
         (&[("Retry-After", "Fri, 15 Jan 2027 07:59:59 GMT")], None),
+        // A time since 1970, which counted as a week and more.
+        (&[("Retry-After", "1800000030")], Some(30_000)),
+        (&[("Retry-After", "1799999999")], None),
+        (&[("Retry-After", "1499999999")], Some(1_499_999_999_000)),
+        (&[("Retry-After", "100000000000")], Some(100_000_000_000_000)),
         (&[("retry-after-ms", "1500")], Some(1_500)),
         (&[("x-ms-retry-after-ms", "0.5")], Some(1)),
         (&[("retry-after-ms", "1500"), ("Retry-After", "2")], Some(2_000)),

@@ -30,7 +30,14 @@ fn note(
     now: Moment,
 ) -> Option<UsedUp> {
     let headers = &headers(fields);
-    let stated = Stated { headers, origin, begun: None, is_of_one_model: false, model: &|| None };
+    let stated = Stated {
+        headers,
+        origin,
+        begun: None,
+        is_of_one_model: false,
+        sent: u64::MAX,
+        model: &|| None,
+    };
     allowance.note(&stated, &Clock::from_fn(move || now))
 }
 
@@ -44,8 +51,14 @@ fn an_answer_without_such_fields_asks_not_even_the_clock() {
     let allowance = of(&Arc::default());
     let plain = headers(&[("content-type", "a"), ("retry-after", "5"), ("x-request-id", "1")]);
     let clock = Clock::from_fn(|| panic!("nobody asks"));
-    let stated =
-        Stated { headers: &plain, origin: 1, begun: None, is_of_one_model: false, model: &|| None };
+    let stated = Stated {
+        headers: &plain,
+        origin: 1,
+        begun: None,
+        is_of_one_model: false,
+        sent: u64::MAX,
+        model: &|| None,
+    };
     assert_eq!(allowance.note(&stated, &clock), None);
     assert!(!allowance.is_to_be_asked());
 }
@@ -59,7 +72,14 @@ fn while_something_is_left_one_answer_a_second_is_read() {
     let at = |seconds| Some(start.later(Duration::from_secs(seconds)));
     let ratio = |left: &str, begun| {
         let headers = &headers(&[("x-ratelimit-remaining", left), ("x-ratelimit-limit", "10")]);
-        let stated = Stated { headers, origin: 1, begun, is_of_one_model: false, model: &|| None };
+        let stated = Stated {
+            headers,
+            origin: 1,
+            begun,
+            is_of_one_model: false,
+            sent: u64::MAX,
+            model: &|| None,
+        };
         allowance.note(&stated, &Clock::from_fn(|| NOW));
         allowance.windows(1, NOW)[0].remaining_ratio
     };
@@ -98,7 +118,7 @@ fn what_an_earlier_run_saved_counts_for_its_account_alone() {
     let first = Arc::<AllowanceState>::default();
     note(&of(&first), USED_UP, 1, NOW);
     let cooldown = Cooldown::default();
-    cooldown.begin(NOW, Duration::from_secs(50), Proof::Quota);
+    cooldown.begin(NOW, Duration::from_secs(50), Proof::Quota, Begun::Here);
     let saved = first.stored(&cooldown, NOW).unwrap();
     for (origin, left, cools) in [(1, Some(90_000), true), (2, None, false)] {
         let state = Arc::new(AllowanceState::new(vec![saved.clone()]));

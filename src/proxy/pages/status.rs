@@ -143,7 +143,7 @@ fn refresh_token(
 
 /// The time until which the provider is passed over, whatever the model: it failed, or its account has nothing left.
 fn passed_over_until(provider: &Provider, now: Moment) -> Option<Due> {
-    let used_up = provider.used_up_until(now, &|| None);
+    let used_up = provider.nothing_left_until(now);
     let ends = provider.cooldown.until(now).into_iter().chain(used_up);
     ends.max_by_key(|until| until.left_ms(now))
 }

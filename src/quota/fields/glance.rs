@@ -59,7 +59,13 @@ fn may_be_used_up(name: &[u8], value: &[u8]) -> bool {
     match value.first() {
         // A `utilization` of 1 and more, or a `percent` of 100 and more.
         Some(b'1'..=b'9') => end == *b"on" || end == *b"nt" && value.len() >= 3,
-        Some(b'0') => end != *b"on" && value.iter().all(|byte| matches!(byte, b'0' | b'.')),
+        // Less than one of a number is nothing; a share and percent are told by their fields.
+        Some(b'0') => {
+            let is_none = || value.iter().all(|byte| matches!(byte, b'0' | b'.'));
+            let is_number = || value.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'.'));
+            let counts = end == *b"ng" || !is_of_anthropic && end != *b"nt";
+            end != *b"on" && (is_none() || counts && is_number())
+        }
         // Its plan and its credits; windows and resets are numbers.
         _ if is_of_codex && name[0] | 0x20 == b'x' => false,
         // `allowed`, and the window that Anthropic's summary is about.

@@ -352,18 +352,28 @@ const WRONG: [(&str, Fields, &[&str]); 20] = [
         &["default account 1.00 5 -"],
     ),
     (
-        "less than one left is not nothing",
+        "a share of one that is left is not nothing",
         &[
             ("x-ratelimit-remaining", "0.25"),
-            ("x-ratelimit-limit", "10"),
+            ("x-ratelimit-limit", "1"),
             ("x-ratelimit-reset", "5"),
         ],
-        &["default account 0.03 5 -"],
+        &["default account 0.25 5 -"],
     ),
     (
         "a reset in the past",
         &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1700000000")],
-        &["default account 0.00 - -"],
+        &["default account - - -"],
+    ),
+    (
+        "a reset in the past, of Codex",
+        &[("x-codex-primary-used-percent", "100"), ("x-codex-primary-reset-at", "1700000000")],
+        &["primary account - - -"],
+    ),
+    (
+        "a reset in the past, of a share of which something is left",
+        &[("x-codex-primary-used-percent", "40"), ("x-codex-primary-reset-at", "1700000000")],
+        &["primary account 0.60 - -"],
     ),
     (
         "a reset in the past, as a date",
@@ -371,22 +381,12 @@ const WRONG: [(&str, Fields, &[&str]); 20] = [
             ("anthropic-ratelimit-tokens-remaining", "0"),
             ("anthropic-ratelimit-tokens-reset", "2026-01-15T08:00:30Z"),
         ],
-        &["tokens model 0.00 - -"],
+        &["tokens model - - -"],
     ),
     (
         "a reset now",
         &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "0")],
-        &["default account 0.00 - -"],
-    ),
-    (
-        "a reset in ten years",
-        &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "2115000000")],
-        &["default account 0.00 - -"],
-    ),
-    (
-        "a reset that is no time",
-        &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "later")],
-        &["default account 0.00 - -"],
+        &["default account - - -"],
     ),
     (
         "a status that nobody knows",
@@ -416,6 +416,38 @@ const WRONG: [(&str, Fields, &[&str]); 20] = [
         &[],
     ),
 ];
+
+/// Such a window was never used up, and shown with nothing left as long as answers stated it.
+#[test]
+fn a_window_that_is_used_up_without_a_usable_reset_is_so_for_a_minute() {
+    for reset in ["2115000000", "later", "never", "-5", "", "9e99", "99999999"] {
+        let fields = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", reset)];
+        assert_eq!(shown(&fields), ["default account 0.00 - 60"], "{reset}");
+        let codex = [("x-codex-primary-used-percent", "100"), ("x-codex-primary-reset-at", reset)];
+        assert_eq!(shown(&codex), ["primary account 0.00 - 60"], "{reset}");
+    }
+}
+
+/// A provider that counts fractions of requests was asked with 0.4 of one left.
+#[test]
+fn less_than_one_left_is_nothing() {
+    for (left, limit, expected) in [
+        ("0.4", "10", "default account 0.00 5 5"),
+        ("0.99", "1.5", "default account 0.00 5 5"),
+        ("1", "10", "default account 0.10 5 -"),
+        ("1.0", "1", "default account 1.00 5 -"),
+    ] {
+        let fields = [
+            ("x-ratelimit-remaining", left),
+            ("x-ratelimit-limit", limit),
+            ("x-ratelimit-reset", "5"),
+        ];
+        assert_eq!(shown(&fields), [expected], "{left}");
+    }
+    let alone = [("x-ratelimit-remaining-tokens", "0.4"), ("x-ratelimit-reset-tokens", "5")];
+    assert_eq!(shown(&alone), ["tokens model 0.00 5 5"]);
+    assert_eq!(glance(&headers(&alone)), Glance::MayBeUsedUp);
+}
 
 /// A wrong value is as if it were not there, and never makes a window count as used up.
 #[test]

@@ -21,7 +21,9 @@ pub(super) enum Reset {
     Unstated,
     /// It is in the future.
     At(Timestamp),
-    /// It is in the past, too far in the future, or no time.
+    /// It has passed: the window is full again.
+    Past,
+    /// It is too far in the future, or no time.
     Unusable,
 }
 
@@ -29,7 +31,9 @@ impl Reset {
     /// This one; the `other` one unless this one is usable.
     pub(super) fn or(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Unstated, _) | (Self::Unusable, Self::At(_)) => other,
+            (Self::Unstated, _)
+            | (Self::Unusable, Self::At(_) | Self::Past)
+            | (Self::Past, Self::At(_)) => other,
             _ => self,
         }
     }
@@ -82,12 +86,11 @@ fn after(length: Duration, now: Timestamp) -> Timestamp {
 }
 
 fn usable(at: Option<Timestamp>, now: Timestamp) -> Reset {
-    let left_ms = at.map(|at| at.millis_since(now));
-    match (at, left_ms.and_then(|left| u64::try_from(left).ok())) {
-        (Some(at), Some(left)) if left > 0 && u128::from(left) <= RESET_MAX.as_millis() => {
-            Reset::At(at)
-        }
-        _ => Reset::Unusable,
+    let Some(at) = at else { return Reset::Unusable };
+    match u64::try_from(at.millis_since(now)) {
+        Err(_) | Ok(0) => Reset::Past,
+        Ok(left) if u128::from(left) <= RESET_MAX.as_millis() => Reset::At(at),
+        Ok(_) => Reset::Unusable,
     }
 }
 
@@ -148,20 +151,20 @@ mod tests {
             (&longest, in_ms(longest_s * 1000)),
             (&too_long, Reset::Unusable),
             ("999999999", Reset::Unusable),
-            ("1799999999", Reset::Unusable),
-            ("1800000000", Reset::Unusable),
+            ("1799999999", Reset::Past),
+            ("1800000000", Reset::Past),
             ("1900000000", Reset::Unusable),
             ("9e99", Reset::Unusable),
-            ("0", Reset::Unusable),
-            ("0s", Reset::Unusable),
-            ("500µs", Reset::Unusable),
+            ("0", Reset::Past),
+            ("0s", Reset::Past),
+            ("500µs", Reset::Past),
             ("-5", Reset::Unusable),
             ("-1h", Reset::Unusable),
             ("NaN", Reset::Unusable),
             ("inf", Reset::Unusable),
             ("soon", Reset::Unusable),
             ("5 parsecs", Reset::Unusable),
-            ("1999-01-15T08:00:05Z", Reset::Unusable),
+            ("1999-01-15T08:00:05Z", Reset::Past),
             ("", Reset::Unusable),
         ] {
             assert_eq!(reset_at(text.as_bytes(), NOW), expected, "{text}");

@@ -20,7 +20,10 @@ fn rests(status: u16, fields: &[(&str, &str)], body: &str, asked: &str, is_credi
         Refusal { status, headers: &headers, json, texts: &texts, is_credit, is_of_model };
     let found = model(&refusal, &|| Some(asked.to_owned()));
     assert!(found.is_none() || found.as_deref() == Some(asked));
-    assert_eq!(model(&refusal, &|| None), None, "a request without a model");
+    let named = model(&refusal, &|| None);
+    let is_named = |name: String| texts.iter().any(|text| text.contains(&name));
+    let member = || json.is_some_and(|json| json.pointer("/error/model").is_some());
+    assert!(named.is_none_or(|name| member() || is_named(name)), "a request without a model");
     found.is_some()
 }
 
@@ -201,4 +204,48 @@ fn the_length_of_a_name_on_both_sides_of_its_limit() {
     assert!(rests(503, &[], body, &"x".repeat(NAME_MAX_BYTES), false));
     assert!(!rests(503, &[], body, &"x".repeat(NAME_MAX_BYTES + 1), false));
     assert!(!rests(503, &[], body, "", false));
+}
+
+/// A form's model was not read, and the account rested for a limit of one model.
+#[test]
+fn the_model_that_a_refusal_names_rests_if_that_of_the_request_is_unknown() {
+    let cases = [
+        (
+            r#"{"error":{"message":"Rate limit reached for model `whisper-1` in organization `org_x` service tier `on_demand`"}}"#,
+            Some("whisper-1"),
+        ),
+        (
+            r#"{"error":{"message":"Rate limit reached for gpt-4o in organization org-abc on requests per min (RPM): Limit 3, Used 3, Requested 1."}}"#,
+            Some("gpt-4o"),
+        ),
+        (
+            r#"{"error":{"message":"This request would exceed the rate limit of 50,000 input tokens per minute (org: 1-2, model: Claude-Opus-4-1)."}}"#,
+            Some("Claude-Opus-4-1"),
+        ),
+        (
+            r#"{"error":{"message":"The model models/gemini-2.5-pro. Wait"}}"#,
+            Some("gemini-2.5-pro"),
+        ),
+        (r#"{"error":{"type":"usage_limit_reached","model":"gpt-x"}}"#, Some("gpt-x")),
+        (
+            r#"{"error":{"message":"Rate limit reached for organization org-abc in organization x"}}"#,
+            None,
+        ),
+        (r#"{"error":{"message":"Rate limit reached for org-abc"}}"#, None),
+        (r#"{"error":{"message":"Rate limit reached for requests-per-day"}}"#, None),
+        (r#"{"error":{"message":"The model is overloaded"}}"#, None),
+        ("{}", None),
+    ];
+    let headers = Headers::new();
+    for (text, expected) in cases {
+        let body = RefusalBody::read(&headers, text.as_bytes());
+        let (json, texts) = (body.json(), body.texts());
+        let about = |status, is_credit| {
+            let headers = &headers;
+            Refusal { status, headers, json, texts: &texts, is_credit, is_of_model: false }
+        };
+        assert_eq!(model(&about(429, false), &|| None).as_deref(), expected, "{text}");
+        assert_eq!(model(&about(500, false), &|| None), None, "{text}");
+        assert_eq!(model(&about(429, true), &|| None), None, "{text}");
+    }
 }

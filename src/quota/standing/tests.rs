@@ -28,7 +28,7 @@ fn reading_at(name: &str, ratio: f64, reset_s: i64, now: Moment) -> Reading<'_> 
 
 fn of(readings: &[Reading<'_>]) -> Windows {
     let mut windows = Windows::default();
-    windows.note(OWN, readings, &|| None, NOW);
+    windows.note(OWN, readings, &|| None, (u64::MAX, NOW));
     windows
 }
 
@@ -39,7 +39,7 @@ fn of_model(name: &str, ratio: f64, reset_s: i64) -> Reading<'_> {
 
 /// Notes an answer about `model`.
 fn note_of(windows: &mut Windows, readings: &[Reading<'_>], model: &str, now: Moment) -> Change {
-    windows.note(OWN, readings, &|| Some(model.to_owned()), now)
+    windows.note(OWN, readings, &|| Some(model.to_owned()), (u64::MAX, now))
 }
 
 fn left_ms(windows: &Windows, model: Option<&str>, now: Moment) -> Option<u64> {
@@ -82,7 +82,7 @@ fn a_window_about_unknown_requests_is_shown_and_decides_nothing() {
 fn a_later_answer_ends_it() {
     let mut windows = of(&[reading("tokens", 0.0, 100)]);
     assert_eq!(
-        windows.note(OWN, &[reading("TOKENS", 0.2, 100)], &|| None, later(5)),
+        windows.note(OWN, &[reading("TOKENS", 0.2, 100)], &|| None, (u64::MAX, later(5))),
         Change::UsedUp
     );
     assert_eq!((left_ms(&windows, None, later(5)), windows.list.len()), (None, 1));
@@ -130,7 +130,10 @@ fn another_account_does_not_get_the_windows_of_the_one_before() {
     assert_eq!(windows.used_up_until(other, &|| None, NOW), None);
     assert_eq!(windows.current(other, NOW).count(), 0);
     let saved = windows.saved(NOW);
-    assert_eq!(windows.note(other, &[reading("7d", 0.5, 100)], &|| None, NOW), Change::UsedUp);
+    assert_eq!(
+        windows.note(other, &[reading("7d", 0.5, 100)], &|| None, (u64::MAX, NOW)),
+        Change::UsedUp
+    );
     assert_eq!((windows.list.len(), windows.account()), (1, other));
     assert_eq!(saved.len(), 1);
 }
@@ -138,8 +141,9 @@ fn another_account_does_not_get_the_windows_of_the_one_before() {
 #[test]
 fn small_changes_are_no_news_until_they_add_up() {
     let mut windows = of(&[reading("5h", 0.5, 100)]);
-    let mut next =
-        |ratio, reset_s| windows.note(OWN, &[reading("5h", ratio, reset_s)], &|| None, NOW);
+    let mut next = |ratio, reset_s| {
+        windows.note(OWN, &[reading("5h", ratio, reset_s)], &|| None, (u64::MAX, NOW))
+    };
     assert_eq!(next(0.4955, 101), Change::None);
     assert_eq!(next(0.491, 101), Change::None);
     assert_eq!(next(0.4899, 101), Change::Level);
@@ -155,11 +159,22 @@ fn the_number_of_windows_is_limited_and_a_used_up_one_finds_a_place() {
     let names: Vec<String> = (0..WINDOWS_MAX).map(|index| format!("w{index}")).collect();
     let all: Vec<_> = names.iter().map(|name| reading(name, 0.5, 100)).collect();
     let mut windows = of(&all);
-    assert_eq!(windows.note(OWN, &[reading("more", 0.5, 100)], &|| None, NOW), Change::None);
-    assert_eq!(windows.note(OWN, &[reading("gone", 0.0, 100)], &|| None, NOW), Change::UsedUp);
+    assert_eq!(
+        windows.note(OWN, &[reading("more", 0.5, 100)], &|| None, (u64::MAX, NOW)),
+        Change::None
+    );
+    assert_eq!(
+        windows.note(OWN, &[reading("gone", 0.0, 100)], &|| None, (u64::MAX, NOW)),
+        Change::UsedUp
+    );
     assert_eq!((windows.list.len(), left_ms(&windows, None, NOW)), (WINDOWS_MAX, Some(100_000)));
     let much_later = later(200_000);
-    windows.note(OWN, &[reading_at("fresh", 0.5, 100, much_later)], &|| None, much_later);
+    windows.note(
+        OWN,
+        &[reading_at("fresh", 0.5, 100, much_later)],
+        &|| None,
+        (u64::MAX, much_later),
+    );
     assert_eq!(windows.list.len(), WINDOWS_MAX);
     assert_eq!(windows.current(OWN, much_later).count(), 1);
 }
@@ -188,12 +203,12 @@ fn what_is_saved_comes_back_after_a_restart() {
 fn newer_knowledge_stays() {
     let saved = of(&[reading("5h", 0.0, 100)]).saved(NOW);
     let mut windows = Windows::default();
-    windows.note(OWN, &[reading("5h", 0.5, 100)], &|| None, later(1));
+    windows.note(OWN, &[reading("5h", 0.5, 100)], &|| None, (u64::MAX, later(1)));
     windows.restore(OWN, &saved, later(2));
     assert_eq!(left_ms(&windows, None, later(2)), None);
     let mut older = Windows::default();
     let before = Moment { wall: NOW.wall.plus_millis(-1), steady_ms: 49 };
-    older.note(OWN, &[reading("5h", 0.5, 100)], &|| None, before);
+    older.note(OWN, &[reading("5h", 0.5, 100)], &|| None, (u64::MAX, before));
     older.restore(OWN, &saved, later(2));
     assert!(left_ms(&older, None, later(2)).is_some());
 }
@@ -238,7 +253,7 @@ fn a_window_of_one_model_counts_for_that_model_alone() {
     );
     assert_eq!(left_ms(&windows, Some("a"), later(2)), None);
     // Requests without a model are limited by what was said of such requests.
-    windows.note(OWN, &used_up, &|| None, later(3));
+    windows.note(OWN, &used_up, &|| None, (u64::MAX, later(3)));
     assert_eq!(left_ms(&windows, None, later(3)), Some(99_997));
     assert_eq!(left_ms(&windows, Some(""), later(3)), Some(99_997));
     assert_eq!(left_ms(&windows, Some("a"), later(3)), None);
@@ -321,13 +336,56 @@ fn a_window_of_which_only_that_something_is_left_is_said_ends_and_begins_nothing
     let bare = Reading { reset_at: None, remaining_ratio: None, ..reading("unified", 0.5, 0) };
     let mut windows = of(&[bare]);
     assert_eq!(windows.list.len(), 0);
-    windows.note(OWN, &[reading("unified", 0.0, 100)], &|| None, NOW);
+    windows.note(OWN, &[reading("unified", 0.0, 100)], &|| None, (u64::MAX, NOW));
     let mut other = Windows::default();
     other.restore(OWN, &windows.saved(NOW), NOW);
-    assert_eq!(windows.note(OWN, &[bare], &|| None, later(1)), Change::UsedUp);
+    assert_eq!(windows.note(OWN, &[bare], &|| None, (u64::MAX, later(1))), Change::UsedUp);
     assert_eq!(left_ms(&windows, None, later(1)), None);
     // The other hosts hear of it.
     assert!(left_ms(&other, None, later(1)).is_some());
     other.restore(OWN, &windows.saved(later(1)), later(1));
     assert_eq!(left_ms(&other, None, later(1)), None);
+}
+
+/// An answer to an older request that came late said that something was left, after the account had used it up.
+#[test]
+fn a_late_answer_to_an_older_request_ends_nothing_that_is_used_up() {
+    let mut windows = Windows::default();
+    let (used_up, left) = (reading("5h", 0.0, 100), reading("5h", 0.1, 100));
+    let before = windows.mark();
+    windows.note(OWN, &[used_up], &|| None, (before, NOW));
+    assert_eq!(windows.note(OWN, &[left], &|| None, (before, later(1))), Change::None);
+    assert_eq!(left_ms(&windows, None, later(1)), Some(99_999));
+    let after = windows.mark();
+    windows.note(OWN, &[used_up], &|| None, (after, later(2)));
+    windows.note(OWN, &[left], &|| None, (after, later(3)));
+    assert!(left_ms(&windows, None, later(3)).is_some(), "a later answer repeated it");
+    // Other windows are not concerned.
+    windows.note(OWN, &[reading("7d", 0.3, 100)], &|| None, (before, later(3)));
+    assert_eq!(windows.list.len(), 2);
+    let sent = windows.mark();
+    assert_eq!(windows.note(OWN, &[left], &|| None, (sent, later(4))), Change::UsedUp);
+    assert_eq!(left_ms(&windows, None, later(4)), None);
+    // Once it is over, any answer counts.
+    windows.note(OWN, &[used_up], &|| None, (sent, later(5)));
+    windows.note(OWN, &[left], &|| None, (before, later(100_000)));
+    assert_eq!(windows.list[0].remaining_ratio, Some(0.1));
+    // Another host's word counts like an answer.
+    let mut other = Windows::default();
+    let sent = other.mark();
+    other.restore(OWN, &of(&[used_up]).saved(NOW), later(1));
+    other.note(OWN, &[left], &|| None, (sent, later(2)));
+    assert!(left_ms(&other, None, later(2)).is_some());
+}
+
+/// A used-up limit of requests without a model showed the whole provider as passed over.
+#[test]
+fn a_limit_of_requests_without_a_model_is_not_that_of_the_account() {
+    let of_none = Reading { scope: Scope::Model, ..reading("requests", 0.0, 100) };
+    let mut windows = of(&[of_none]);
+    assert!(left_ms(&windows, None, NOW).is_some());
+    assert_eq!(windows.nothing_left_until(OWN, NOW), None);
+    windows.note(OWN, &[reading("5h", 0.0, 50)], &|| None, (u64::MAX, NOW));
+    let until = windows.nothing_left_until(OWN, NOW);
+    assert_eq!(until.map(|until| until.left_ms(NOW)), Some(50_000));
 }

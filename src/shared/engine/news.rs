@@ -7,38 +7,58 @@ use crate::json;
 pub enum News {
     /// The record of this provider changed.
     Record(String),
-    /// This provider cools down for so many milliseconds, according to the instance with this id.
-    Cooldown(String, u64, String),
     /// The instance with this id told what is left of this provider's quota.
     Quota(String, String),
-    /// One model of a provider rests.
+    /// A provider cools down, or one model of it rests.
     Rest {
         /// The provider.
         slug: String,
-        /// The model.
-        model: String,
+        /// The model; None for the whole provider.
+        model: Option<String>,
         /// For so many milliseconds.
         ms: u64,
+        /// Its number among hosts; an older evertoken says none.
+        number: Option<u64>,
+        /// The id of the instance that says so.
+        from: String,
+    },
+    /// Such rests ended early.
+    End {
+        /// The provider.
+        slug: String,
+        /// The model; None for the whole provider.
+        model: Option<String>,
+        /// Their numbers.
+        numbers: Vec<u64>,
         /// The id of the instance that says so.
         from: String,
     },
 }
 
-/// Parses `t <slug>`, `c <slug> <milliseconds> <instance>`, `q <slug> <instance>` or a JSON object with `rest`; other
-/// messages are ignored.
+/// Parses `t <slug>`, `c <slug> <milliseconds> <instance>:<number>`, `q <slug> <instance>`, or a JSON object with `rest`
+/// or `end`; other messages are ignored. An older evertoken tells no number, and reads these as another instance's.
 pub(super) fn read(text: &str) -> Option<News> {
     if text.starts_with('{') {
         let json: serde_json::Value = json::read(text.as_bytes()).ok()?;
         let member = |name: &str| json.get(name)?.as_str().map(str::to_owned);
-        let ms = json.get("ms")?.as_u64()?;
-        let (slug, model, from) = (member("rest")?, member("model")?, member("from")?);
-        return Some(News::Rest { slug, model, ms, from });
+        let (model, from) = (member("model"), member("from")?);
+        if let Some(slug) = member("end") {
+            let numbers = json.get("numbers")?.as_array()?;
+            let numbers = numbers.iter().filter_map(serde_json::Value::as_u64).collect();
+            return Some(News::End { slug, model, numbers, from });
+        }
+        let (slug, model, ms) = (member("rest")?, Some(model?), json.get("ms")?.as_u64()?);
+        let number = json.get("number").and_then(serde_json::Value::as_u64);
+        return Some(News::Rest { slug, model, ms, number, from });
     }
     let words: Vec<&str> = text.split(' ').collect();
     match words[..] {
         ["t", slug] => Some(News::Record(slug.to_owned())),
         ["c", slug, ms, from] => {
-            Some(News::Cooldown(slug.to_owned(), ms.parse().ok()?, from.to_owned()))
+            let (from, number) = from.split_once(':').unwrap_or((from, ""));
+            let (slug, from) = (slug.to_owned(), from.to_owned());
+            let (ms, number) = (ms.parse().ok()?, number.parse().ok());
+            Some(News::Rest { slug, model: None, ms, number, from })
         }
         ["q", slug, from] => Some(News::Quota(slug.to_owned(), from.to_owned())),
         _ => None,
@@ -52,15 +72,27 @@ mod tests {
     #[test]
     fn news_are_read() {
         assert_eq!(read("t a-b"), Some(News::Record("a-b".into())));
-        assert_eq!(read("c a 70 x"), Some(News::Cooldown("a".into(), 70, "x".into())));
+        let rest = |model: Option<&str>, number| {
+            let (slug, model, from) = ("a".into(), model.map(str::to_owned), "x".into());
+            Some(News::Rest { slug, model, ms: 70, number, from })
+        };
+        assert_eq!(read("c a 70 x"), rest(None, None));
+        assert_eq!(read("c a 70 x:18446744073709551615"), rest(None, Some(u64::MAX)));
         assert_eq!(read("q a x"), Some(News::Quota("a".into(), "x".into())));
-        let rest = r#"{"rest":"a","model":"m 1","ms":70,"from":"x","new":1}"#;
-        let [slug, model, from] = ["a", "m 1", "x"].map(str::to_owned);
-        assert_eq!(read(rest), Some(News::Rest { slug, model, ms: 70, from }));
+        let told = r#"{"rest":"a","model":"m 1","ms":70,"from":"x","new":1}"#;
+        assert_eq!(read(told), rest(Some("m 1"), None));
+        let told = r#"{"rest":"a","model":"m 1","ms":70,"from":"x","number":18446744073709551615}"#;
+        assert_eq!(read(told), rest(Some("m 1"), Some(u64::MAX)));
+        for (told, expected) in [("null", None), ("\"m 1\"", Some("m 1"))] {
+            let told = format!(r#"{{"end":"a","model":{told},"numbers":[1,2],"from":"x"}}"#);
+            let (slug, model, from) = ("a".into(), expected.map(str::to_owned), "x".into());
+            assert_eq!(read(&told), Some(News::End { slug, model, numbers: vec![1, 2], from }));
+        }
         for other in [
             "{",
             "{}",
             r#"{"rest":"a","ms":1,"from":"x"}"#,
+            r#"{"end":"a","from":"x"}"#,
             "",
             "t",
             "q a",

@@ -50,6 +50,15 @@ redis.call('PUBLISH', ARGV[8], ARGV[9])
 return {1, ours and 1 or 0}
 ";
 
+/// Deletes a value if it is one of these. KEYS: the value. ARGV: those that go.
+pub(super) const FORGET: &str = "
+local known = redis.call('GET', KEYS[1])
+for at = 1, #ARGV do
+  if known == ARGV[at] then return redis.call('DEL', KEYS[1]) end
+end
+return 0
+";
+
 /// Renews the lease if it is the holder's. KEYS: lease. ARGV: holder, length.
 pub(super) const RENEW: &str = "
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

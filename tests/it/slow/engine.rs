@@ -258,29 +258,44 @@ fn what_is_published_is_heard() {
     subscription.ping().unwrap();
     let mark = Mark { fence: 1, generation: 1 };
     line.write(&names, mark, &Secret::new("{}"), "a", (LONG_MS, LONG_MS)).unwrap();
-    line.cool_down(&names, 70_000, "me").unwrap();
+    line.cool_down(&names, (70_000, 7), "me").unwrap();
     let mut heard = Vec::new();
     eventually("both are heard", || {
         heard.extend(subscription.hear(Duration::from_millis(10)).unwrap());
         heard.len() == 2
     });
     assert_eq!(heard[0], News::Record("p".into()));
-    assert_eq!(heard[1], News::Cooldown("p".into(), 70_000, "me".into()));
-    line.rest(&names, "m 1", 60_000, "me").unwrap();
-    line.rest(&names, "m 1", 5, "me").unwrap();
-    let [slug, model, from] = ["p", "m 1", "me"].map(str::to_owned);
-    let rest = |ms| News::Rest { slug: slug.clone(), model: model.clone(), ms, from: from.clone() };
+    let rest = |model: Option<&str>, ms, number| {
+        let (slug, model, from) = ("p".to_owned(), model.map(str::to_owned), "me".to_owned());
+        News::Rest { slug, model, ms, number: Some(number), from }
+    };
+    assert_eq!(heard[1], rest(None, 70_000, 7));
+    line.rest(&names, "m 1", (60_000, 8), "me").unwrap();
+    line.rest(&names, "m 1", (5, 9), "me").unwrap();
     eventually("both rests are heard", || {
         heard.extend(subscription.hear(Duration::from_millis(10)).unwrap());
         heard.len() == 4
     });
-    assert_eq!(heard[2..], [rest(60_000), rest(5)]);
+    assert_eq!(heard[2..], [rest(Some("m 1"), 60_000, 8), rest(Some("m 1"), 5, 9)]);
     let resting = line.resting_models(&names).unwrap();
     assert_eq!((resting.len(), resting[0].0.as_str()), (1, "m 1"));
     assert!(resting[0].1 > 50_000, "the shorter one left the longer as it was");
     // A shorter one leaves the longer as it is.
-    line.cool_down(&names, 5, "me").unwrap();
+    line.cool_down(&names, (5, 10), "me").unwrap();
     assert!(line.cooldown_left_ms(&names).unwrap() > 60_000);
+    assert_eq!((line.cooldown_number(&names).unwrap(), resting[0].2), (Some(7), Some(8)));
+    // An end that is told late leaves a newer one as it is.
+    line.end_rest(&names, None, &[6, 10], "me").unwrap();
+    line.end_rest(&names, Some("m 1"), &[7], "me").unwrap();
+    assert!(line.cooldown_left_ms(&names).unwrap() > 60_000);
+    assert_eq!(line.resting_models(&names).unwrap().len(), 1);
+    line.end_rest(&names, None, &[6, 7], "me").unwrap();
+    line.end_rest(&names, Some("m 1"), &[8], "me").unwrap();
+    assert_eq!(
+        (line.cooldown_left_ms(&names).unwrap(), line.cooldown_number(&names).unwrap()),
+        (0, None)
+    );
+    assert_eq!(line.resting_models(&names).unwrap(), []);
     server.tell(&["SHUTDOWN", "NOSAVE"]);
     eventually("the end is noticed", || subscription.hear(Duration::from_millis(10)).is_err());
     assert!(line.look(&names).is_err());
@@ -360,7 +375,7 @@ fn a_user_with_the_rights_that_the_documents_name() {
     line.release(&names, "a").unwrap();
     line.look(&names).unwrap();
     line.mark(&names).unwrap();
-    line.cool_down(&names, 1_000, "me").unwrap();
+    line.cool_down(&names, (1_000, 1), "me").unwrap();
     subscription.ping().unwrap();
     eventually("it hears", || subscription.hear(Duration::from_millis(10)).unwrap().is_some());
     assert!(line.time().unwrap().is_some());
