@@ -291,6 +291,8 @@ fn listed(lost: &[String]) -> String {
 mod tests {
     use std::sync::atomic::AtomicU32;
 
+    use crossbeam_channel::RecvTimeoutError;
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -421,21 +423,19 @@ mod tests {
     fn a_record_is_forgotten_with_its_reminder_after_a_last_save() {
         let (mut bookkeeper, waiting) = start();
         let saved = Arc::new(AtomicU32::new(0));
-        let lives = Arc::new(Mutex::new(()));
-        let (count, life) = (saved.clone(), lives.clone());
+        // Its sender lives as long as the record.
+        let (life, end_of_life) = bounded::<()>(0);
+        let count = saved.clone();
         let reminder = bookkeeper.registrar().add("usage", move || {
-            drop(life.lock());
+            let _ = &life;
             count.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
-        let other = bookkeeper.registrar().add("other", || Ok(()));
         reminder.changed();
         drop(reminder);
         end(&waiting.recv_timeout(PATIENCE).unwrap().1);
-        // The next round begins after the first one has ended.
-        other.changed();
-        waiting.recv_timeout(PATIENCE).unwrap();
-        assert_eq!((saved.load(Ordering::SeqCst), Arc::strong_count(&lives)), (1, 1));
+        assert_eq!(end_of_life.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+        assert_eq!(saved.load(Ordering::SeqCst), 1);
         bookkeeper.stop(Deadline::after(PATIENCE));
     }
 }
