@@ -47,6 +47,16 @@ fn both_apis_stream_and_no_refresh_token_is_used_twice() {
 }
 
 /// A browser that a person sent to the printed address got 401.
+/// Codex asks for one first, and waited until the time limit of its answer.
+#[test]
+fn a_websocket_is_refused_at_once() {
+    let sandbox = sandbox(3600);
+    let proxy = before(&sandbox).start();
+    let handshake = "GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    assert_eq!(proxy.ask(handshake).status, 426);
+}
+
 #[test]
 fn the_page_for_device_codes_has_a_form_that_ends_the_login() {
     let sandbox = sandbox(60);

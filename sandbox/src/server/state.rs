@@ -24,6 +24,10 @@ use crate::server::Clock;
 /// The largest accepted request body.
 const BODY_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The answer to a request for a WebSocket: clients such as Codex go on with plain requests then.
+const NO_UPGRADE: &[u8] =
+    b"HTTP/1.1 426 Upgrade Required\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
 /// The place of the metadata of the provider's API.
 const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 
@@ -78,6 +82,11 @@ impl State {
     }
 
     pub(super) fn serve(&self, mut request: Request) {
+        if is_upgrade(&request) {
+            // tiny_http takes all that follows for the body, which has no end then.
+            let _ = request.into_writer().write_all(NO_UPGRADE);
+            return;
+        }
         let mut body = Vec::new();
         if request.as_reader().take(BODY_MAX_BYTES).read_to_end(&mut body).is_err() {
             return;
@@ -303,6 +312,14 @@ impl State {
         write!(out, "0\r\n\r\n")?;
         out.flush()
     }
+}
+
+/// True if the client asks for another protocol.
+fn is_upgrade(request: &Request) -> bool {
+    request.headers().iter().any(|header| {
+        let value = header.value.as_str().to_ascii_lowercase();
+        header.field.equiv("Connection") && value.contains("upgrade")
+    })
 }
 
 fn json_answer(status: u16, body: &Value) -> Answer {
