@@ -188,7 +188,7 @@ impl Live {
 }
 
 impl LiveState {
-    /// What becomes readable when tunnels are to end.
+    /// The descriptor that becomes readable when tunnels are to end.
     fn tunnels_end(&mut self) -> io::Result<Arc<OwnedFd>> {
         if let Some(made) = &self.tunnels_end {
             return Ok(made.clone());

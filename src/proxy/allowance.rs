@@ -42,7 +42,7 @@ pub(crate) struct AllowanceState {
     windows: Mutex<Windows>,
     /// What earlier runs saved and other hosts told, until the account is known.
     earlier: Mutex<Vec<StoredQuota>>,
-    /// What earlier runs saved is among these, so that its file is not replaced.
+    /// The quota that earlier runs saved is among these, so that its file is not replaced.
     has_saved: AtomicBool,
     /// True if other hosts do not know the newest yet; and the time of the next message.
     is_to_be_told: AtomicBool,

@@ -31,7 +31,7 @@ struct Cooling {
     ended: EndedNumbers,
 }
 
-/// What ended early: the numbers by which other hosts know it.
+/// A cooldown that ended early: the numbers by which other hosts know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
     /// Of the provider's cooldown.
@@ -40,7 +40,7 @@ pub(crate) struct Ended {
     pub model: Option<(String, Vec<u64>)>,
 }
 
-/// What an answer shows about a provider, the least first; a cooldown ends early if an answer shows that its reason is
+/// The proof that an answer gives about a provider, the least first; a cooldown ends early if it shows that the reason is
 /// gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Proof {

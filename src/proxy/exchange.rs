@@ -38,7 +38,7 @@ impl Service for Proxy {
         reply.share_with(cors::allowed(head, &self.access.origins));
         reply.mind(head, &progress);
         if request.switch.is_some() {
-            // What a client sends behind the handshake of a WebSocket is no request, even if the handshake is refused.
+            // The bytes behind the handshake of a WebSocket are no request, even if the handshake is refused.
             reply.close_after();
         }
         let mut body = CountingReader { body: request.body, progress: &progress };

@@ -27,7 +27,7 @@ pub(crate) fn cools_down(code: Code) -> bool {
     matches!(code, Code::UpstreamUnreachable | Code::UpstreamBroken | Code::UpstreamTimeout)
 }
 
-/// What a good answer to a request shows. Lists, files that are read, and counts of tokens use nothing of the account's
+/// The proof that a good answer to a request gives. Lists, files that are read, and counts of tokens use nothing of the account's
 /// quota, and are served even if nothing is left.
 pub(crate) fn proof(method: &str, target: &str) -> Proof {
     const COUNTS: [&str; 2] = ["/count_tokens", ":countTokens"];

@@ -396,7 +396,7 @@ impl<'a> Partial<'a> {
             Reset::Past => (None, None),
         };
         let remaining_ratio = match (is_used_up, self.reset) {
-            // What was used up before the reset says nothing about the time after it.
+            // A share from before the reset says nothing about the time after it.
             (true, Reset::Past) => None,
             (true, _) => Some(0.0),
             (false, _) => ratio,

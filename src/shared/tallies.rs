@@ -96,7 +96,7 @@ impl Exchange {
             {
                 ask(&writer, &lacking, told.sum)?;
             }
-            // What this added is read at the next exchange, with what others add meanwhile.
+            // The counts added here are read at the next exchange, with what others add meanwhile.
             match index {
                 Some(index) => self.known[index].1 = told.sum,
                 None => self.known.push((tally.name, told.sum)),

@@ -37,7 +37,7 @@ struct CertificateState {
     said: Option<String>,
 }
 
-/// What is made of one content of the files.
+/// The certificate made of one content of the files.
 #[derive(Debug)]
 struct Shown {
     /// The hash of the files.
@@ -112,7 +112,7 @@ impl Shown {
     }
 }
 
-/// What the files give; None if their hash is the one `before`.
+/// The certificate in the files; None if their hash is the one `before`.
 fn make(
     paths: &TlsPaths,
     ticketer: &Arc<dyn ProducesTickets>,

@@ -370,7 +370,7 @@ fn output_that_could_not_be_printed_was_a_success() {
         assert_eq!(code, Some(1), "{arguments:?}: {told}");
         assert!(!told.contains("printed"), "{arguments:?}: {told}");
     }
-    // What failed before keeps its exit code.
+    // A failure before that keeps its exit code.
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     let wrong = ["check", "--config", "none.yaml"];
     let output = command(folder.path(), &wrong, &[]).stdout(full()).output().unwrap();

@@ -149,8 +149,7 @@ fn restarts_under_load_refuse_nobody_cut_no_stream_and_refresh_nothing_twice() {
         assert_eq!(stream.chunk().as_deref(), Some("one"));
         running.signal(Signal::TERM);
         running.wait_for("Stopping");
-        // The next one begins while the last stream is being finished, as systemd would not do it; the state folder's
-        // lock and the queue stand that too.
+        // The stream ends within the grace, and new clients wait in the queue of the socket.
         *end.lock().unwrap() = None;
         assert_eq!(stream.chunk().as_deref(), Some("two"));
         assert_eq!(stream.chunk(), None);

@@ -264,7 +264,7 @@ fn a_close_frame_arrives_though_its_sender_reads_nothing_more() {
         talk.send(ACCEPTED);
         talk.byte();
         talk.send(b"\x88\x02\x03\xe8");
-        // What the client still sends meets a closed connection.
+        // The client's next bytes meet a closed connection.
     });
     let proxy = TestProxy::before(&peer.url());
     let mut client = open(&proxy, "/");

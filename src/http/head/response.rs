@@ -95,7 +95,7 @@ pub fn framing(method: &str, parsed: &Parsed) -> Result<(Framing, AnswerLength),
         return Ok((Framing::Done, AnswerLength::Absent));
     }
     if parsed.head.status == 101 {
-        // What follows is no body, but another protocol.
+        // The bytes after it are no body, but another protocol.
         return Ok((Framing::UntilClose, AnswerLength::Absent));
     }
     let mut codings = headers.list("transfer-encoding");

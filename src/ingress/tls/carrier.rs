@@ -58,7 +58,7 @@ impl Drop for HandshakeCount {
     }
 }
 
-/// What the threads need for every connection.
+/// The inputs of the threads, the same for every connection.
 #[derive(Clone)]
 pub(super) struct TlsSetup {
     pub(super) certificate: Arc<OwnCertificate>,

@@ -63,7 +63,7 @@ enum Stage {
     Leaving(usize),
 }
 
-/// What a socket may be able to do: true until it says that it would block.
+/// The readiness of a socket in each direction: true until a call says that it would block.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ready {
     read: bool,

@@ -1,4 +1,4 @@
-//! What is noted of quotas, kept, and told to other hosts.
+//! Quotas as they are noted, kept, and told to other hosts.
 
 use super::*;
 use crate::clock::Timestamp;

@@ -281,7 +281,7 @@ fn windows_of_models_come_back_after_a_restart() {
     let mut restored = Windows::default();
     restored.restore(OWN, &read, NOW);
     assert_eq!(restored, windows);
-    // What an earlier evertoken wrote has no models, and counts for all until something newer is known.
+    // Windows of an earlier evertoken have no models, and count for all until something newer is known.
     let text = text.replace(",\"model\":\"a\"", "").replace(",\"model\":\"b\"", "");
     let read: Vec<SavedWindow> =
         serde_json::from_str(&text.replace("\"scope\":\"model\"", "\"scope\":\"account\""))
@@ -310,7 +310,7 @@ fn the_number_of_windows_of_models_is_limited_and_the_newest_find_a_place() {
     assert_eq!(windows.list.len(), 1 + MODEL_WINDOWS_MAX);
     assert_eq!(left_ms(&windows, Some("m-4"), NOW), Some(100_000));
     assert!(windows.list.iter().all(|one| one.model.as_deref() != Some("m-3")), "it ended soonest");
-    // What has something left gives way to what is newer.
+    // A window with something left gives way to a newer one.
     note_of(&mut windows, &[of_model("tokens", 0.5, 100)], "m-4", NOW);
     note_of(&mut windows, &[of_model("tokens", 0.5, 100)], "good", NOW);
     assert!(windows.list.iter().all(|one| one.model.as_deref() != Some("m-4")));
