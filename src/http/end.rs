@@ -9,7 +9,7 @@ pub(crate) trait End: Read + Write {
     /// The socket to wait for.
     fn socket(&self) -> BorrowedFd<'_>;
 
-    /// True if a read yields bytes that are no longer in the socket.
+    /// True if a read yields something that is no longer in the socket: bytes, or the end.
     fn holds_bytes(&self) -> bool;
 
     /// Sends what an earlier write left behind; false if the socket takes no more at the moment.

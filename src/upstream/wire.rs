@@ -57,11 +57,11 @@ impl Wire {
         }
     }
 
-    /// Whether a read yields bytes that are no longer in the socket.
+    /// Whether a read yields something that is no longer in the socket: bytes, or the end that the peer announced.
     pub(super) fn holds_bytes(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(tls) => tls.decrypted > 0 || tls.lower.holds_bytes(),
+            Self::Tls(tls) => tls.decrypted > 0 || tls.has_ended || tls.lower.holds_bytes(),
         }
     }
 

@@ -412,11 +412,11 @@ enum Ending {
     HalfSaid,
 }
 
-/// A server that sends session tickets, its answer and its `ending` in one write, and goes on reading. Tells each
-/// request: on which connection it came, and what stood in it.
+/// A server that sends session tickets, its answer and its ending in one write, and goes on reading; `answer` is None for
+/// a request that is not whole. Tells each request: on which connection it came, and what stood in it.
 fn in_one_write(
     config: Arc<ServerConfig>,
-    ending: Ending,
+    answer: impl Fn(&[u8]) -> Option<(Vec<u8>, Ending)> + Clone + Send + 'static,
 ) -> (SocketAddr, Receiver<(usize, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -435,12 +435,10 @@ fn in_one_write(
             }
             session.process_new_packets().map_err(std::io::Error::other)?;
             let _ = session.reader().read_to_end(&mut request);
-            if !request.ends_with(b"\r\n\r\nbill") {
-                continue;
-            }
+            let Some((answer, ending)) = answer(&request) else { continue };
             let _ = tell.send((index, std::mem::take(&mut request)));
             let mut records = Vec::new();
-            session.writer().write_all(answer(200, "ok").as_bytes())?;
+            session.writer().write_all(&answer)?;
             session.write_tls(&mut records)?;
             while session.wants_write() {
                 session.write_tls(&mut records)?;
@@ -473,7 +471,10 @@ fn no_second_request_goes_out_on_a_connection_whose_end_came_together_with_its_a
     for (ending, connections) in
         [(Ending::HalfSaid, [0, 1, 2]), (Ending::Said, [0, 1, 2]), (Ending::Open, [0, 0, 0])]
     {
-        let (server, told) = in_one_write(authority.server("localhost", 2120), ending);
+        let answer = move |request: &[u8]| {
+            request.ends_with(b"\r\n\r\nbill").then(|| (answer(200, "ok").into_bytes(), ending))
+        };
+        let (server, told) = in_one_write(authority.server("localhost", 2120), answer);
         let (proxy, _folder) = proxy_with("timeouts: {response: 2}", &url(server), &authority.pem);
         let mut client = Client::connect(proxy.address);
         for _ in connections {
@@ -533,5 +534,25 @@ fn a_websocket_over_tls_passes_every_byte_and_the_end() {
     client.send(&message);
     assert!(client.bytes(200_000) == message);
     client.send("x");
+    assert!(client.is_closed());
+}
+
+#[test]
+fn the_end_of_a_websocket_over_tls_is_passed_on_though_it_came_together_with_the_last_frame() {
+    const CLOSE: &[u8] = b"\x88\x02\x03\xe8";
+    let authority = Authority::new();
+    let answer = |request: &[u8]| {
+        let handshake = request.ends_with(b"\r\n\r\n");
+        let handshake = handshake.then(|| (ACCEPTED.as_bytes().to_vec(), Ending::Open));
+        handshake.or_else(|| request.ends_with(b"bye").then(|| (CLOSE.to_vec(), Ending::Said)))
+    };
+    let (server, _told) = in_one_write(authority.server("localhost", 2035), answer);
+    let (proxy, _folder) = proxy_before(&url(server), &authority.pem);
+    let mut client = Client::connect(proxy.address);
+    client.send(handshake("/", ""));
+    assert_eq!(client.head().status, 101);
+    client.send("bye");
+    assert_eq!(client.bytes(CLOSE.len()), CLOSE);
+    // The server keeps its connection until evertoken ends it.
     assert!(client.is_closed());
 }
