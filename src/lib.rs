@@ -28,6 +28,7 @@ mod liveness;
 mod logger;
 mod login;
 mod peer;
+mod platform;
 mod proxy;
 mod quota;
 mod record;

@@ -10,6 +10,8 @@ use log::debug;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Socket, TcpKeepalive};
 
+use crate::platform;
+
 /// The silence after which the other end is probed. NAT boxes forget silent connections after 4 to 5 minutes; the
 /// probes also keep them in the boxes' memory.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
@@ -54,13 +56,20 @@ fn try_watch(socket: &Socket, peer: Peer) -> io::Result<()> {
         .with_interval(PROBE_EVERY)
         .with_retries(PROBES_MAX);
     socket.set_tcp_keepalive(&probes)?;
-    socket.set_tcp_user_timeout((peer == Peer::Remote).then_some(UNACKNOWLEDGED_MAX))
+    platform::limit_unacknowledged(socket, (peer == Peer::Remote).then_some(UNACKNOWLEDGED_MAX))
 }
 
 /// True if `event` has happened on `socket`, without waiting for it.
 pub(crate) fn has_event(socket: impl AsFd, event: PollFlags) -> bool {
     let mut fds = [PollFd::new(&socket, event)];
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// True if the other end of `socket` sends no more, as far as that is known now.
+pub(crate) fn has_left(socket: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&socket, platform::DEPARTURE)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok()
+        && platform::has_left(&socket, fds[0].revents())
 }
 
 #[cfg(test)]

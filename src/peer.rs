@@ -1,44 +1,22 @@
-//! The process at the other end of a unix socket (`SO_PEERCRED`, unix(7)).
+//! The other end of a unix socket.
 
 use std::os::fd::AsFd;
 
-use rustix::net::AddressFamily;
-use rustix::net::sockopt::{socket_domain, socket_peercred};
 use socket2::SockRef;
 
-/// The process that made the connection; of a server, the one that called `listen`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PeerProcess {
-    /// Its id.
-    pub id: u32,
-    /// Its effective user at that time.
-    pub user: u32,
-}
-
-/// True for a unix socket.
-fn is_unix(socket: impl AsFd) -> bool {
-    socket_domain(socket) == Ok(AddressFamily::UNIX)
-}
+use crate::platform;
+pub(crate) use crate::platform::PeerProcess;
 
 /// True for a connection that was made to a unix socket with a path. A pair of sockets has none, such as the one that
 /// carries a client's bytes without its TLS.
 pub(crate) fn came_by_path(socket: impl AsFd) -> bool {
-    let socket = socket.as_fd();
-    let own = || SockRef::from(&socket).local_addr().ok();
-    is_unix(socket) && own().is_some_and(|own| own.as_pathname().is_some())
+    let own = SockRef::from(&socket).local_addr().ok();
+    own.is_some_and(|own| own.as_pathname().is_some())
 }
 
-/// The process at the other end of `socket`; None if it is no unix socket, or the system does not show the process,
-/// such as that of another container.
+/// The process at the other end of `socket`; None if it is no unix socket, or the system does not show the process.
 pub(crate) fn of(socket: impl AsFd) -> Option<PeerProcess> {
-    let socket = socket.as_fd();
-    if !is_unix(socket) {
-        return None;
-    }
-    // A process that is not visible has the id 0, which rustix takes for an error.
-    let found = socket_peercred(socket).ok()?;
-    let id = u32::try_from(found.pid.as_raw_pid()).ok()?;
-    Some(PeerProcess { id, user: found.uid.as_raw() })
+    platform::peer_process(socket)
 }
 
 #[cfg(test)]
@@ -56,7 +34,7 @@ mod tests {
         let _client = UnixStream::connect(&path).unwrap();
         assert!(came_by_path(listener.accept().unwrap().0));
         let (near, _far) = UnixStream::pair().unwrap();
-        assert!(is_unix(&near) && !came_by_path(&near));
+        assert!(!came_by_path(&near));
     }
 
     #[test]

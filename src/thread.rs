@@ -7,16 +7,9 @@ use std::thread::{Builder, JoinHandle, panicking, scope};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use rustix::process::getpriority_process;
-use thread_priority::{
-    Error, NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
 
+use crate::platform;
 use crate::shortage::Shortage;
-
-/// The policy of threads that interrupt nobody; its niceness counts as usual (sched(7)).
-const BATCH: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
 
 /// A running thread. Dropping the handle waits for the thread's end, so close its inbox first.
 #[derive(Debug)]
@@ -135,22 +128,12 @@ pub(crate) fn on_threads<I: Sync, T: Send>(
     })
 }
 
-/// Makes this thread, and each thread that it starts, wait for its turn after waking, instead of interrupting the
-/// running thread (`SCHED_BATCH`, sched(7)). Its share of the processor and its niceness stay the same.
+/// Makes this thread, and each thread that it starts, wait for its turn after waking, where the system can.
 ///
 /// A thread that sends bytes to a worker is mostly about to send some to others or to sleep. It finishes that, and
 /// then several workers run in a row.
-pub fn wait_for_turn() -> Result<(), Error> {
-    let niceness = getpriority_process(None).map_err(|error| Error::OS(error.raw_os_error()))?;
-    set_thread_priority_and_policy(thread_native_id(), of_niceness(niceness)?, BATCH)
-}
-
-/// The value for `niceness` in the library's scale.
-fn of_niceness(niceness: i32) -> Result<ThreadPriority, Error> {
-    let values = (0..=u8::MAX).map_while(|value| ThreadPriorityValue::try_from(value).ok());
-    let mut priorities = values.map(ThreadPriority::Crossplatform);
-    let is_same = |one: &ThreadPriority| one.to_posix(BATCH) == Ok(niceness);
-    priorities.find(is_same).ok_or(Error::Priority("there is no such niceness"))
+pub fn wait_for_turn() -> io::Result<()> {
+    platform::wait_for_turn()
 }
 
 impl Thread {
@@ -178,9 +161,6 @@ impl Drop for Thread {
 
 #[cfg(test)]
 mod tests {
-    use rustix::process::setpriority_process;
-    use thread_priority::thread_schedule_policy;
-
     use super::*;
 
     const STACK_BYTES: usize = 64 * 1024;
@@ -194,29 +174,6 @@ mod tests {
         };
         assert_eq!(on_threads("t", STACK_BYTES, &[1, 2, 3], double), [2, 4, 6]);
         assert_eq!(on_threads("t", STACK_BYTES, &[], double), [0; 0]);
-    }
-
-    #[test]
-    fn every_niceness_can_be_said() {
-        for niceness in -20..20 {
-            assert_eq!(of_niceness(niceness).unwrap().to_posix(BATCH), Ok(niceness));
-        }
-        assert!(of_niceness(20).is_err());
-        assert!(of_niceness(-21).is_err());
-    }
-
-    #[test]
-    fn a_thread_that_waits_for_its_turn_keeps_its_niceness_and_starts_others_like_it() {
-        let how = || (thread_schedule_policy().unwrap(), getpriority_process(None).unwrap());
-        let child = move || {
-            // On Linux, each thread has its own niceness.
-            setpriority_process(None, 7).unwrap();
-            wait_for_turn().unwrap();
-            (how(), on_own_thread("t", STACK_BYTES, how))
-        };
-        let before = how();
-        assert_eq!(on_own_thread("t", STACK_BYTES, child), ((BATCH, 7), (BATCH, 7)));
-        assert_eq!(how(), before, "others are as they were");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::after;
 use log::warn;
-use rustix::fs::{FlockOperation, Mode, fchmod, flock};
+use rustix::fs::{FlockOperation, flock};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::bound::{Bound, connect_unix};
@@ -18,6 +18,7 @@ use crate::clock::Deadline;
 use crate::config::ListenAddress;
 use crate::listener_owner::{self, Process};
 use crate::liveness::{Peer, watch_peer};
+use crate::platform;
 use crate::tls::OwnCertificate;
 
 /// Connections that the system holds until they are accepted.
@@ -123,7 +124,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     make_room(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Linux makes the file with the mode of the socket, less the umask; so the file is never open to more people.
-    fchmod(&socket, Mode::from_raw_mode(mode))?;
+    platform::set_mode_before_bind(&socket, mode)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::of(path)?;
     // Restores the bits that the umask took away. Nobody connects before the next line.

@@ -6,12 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::Limits;
@@ -19,6 +16,7 @@ use crate::ingress::hosting::{Door, Hosting, Word};
 use crate::ingress::live::Live;
 use crate::ingress::pool::Pool;
 use crate::ingress::service::Service;
+use crate::platform::{Interest, Poller, Wake};
 use crate::thread::{self, Thread};
 
 mod keeper;
@@ -56,16 +54,16 @@ pub(crate) fn start(
     pool: Pool,
 ) -> io::Result<(Hosting, DoorHandle)> {
     let (words, inbox) = bounded(UNSEEN_MAX);
-    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, wake.as_fd(), EventData::new_u64(WAKE_ID), EventFlags::IN)?;
+    let wake = Arc::new(Wake::new()?);
+    let poller = Poller::new()?;
+    poller.add(&wake, WAKE_ID, Interest::Read)?;
     let visitors_max = visitors_max(limits.max_connections);
     let door = Door { words, wake: wake.clone() };
     let hosting = Hosting { limits, service, door: door.clone() };
     let keeper = DoorThread {
         inbox,
         wake,
-        epoll,
+        poller,
         hosting: hosting.clone(),
         live,
         pool,

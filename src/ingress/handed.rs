@@ -8,6 +8,7 @@ use socket2::{Socket, Type};
 
 use crate::bound::Bound;
 use crate::ingress::bind::Listener;
+use crate::platform;
 
 /// The number of the first descriptor.
 const FIRST: usize = 3;
@@ -37,7 +38,7 @@ fn listener(descriptor: OwnedFd) -> io::Result<Listener> {
     // A command for a token must not keep it open.
     socket.set_cloexec(true)?;
     let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
-    if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+    if socket.r#type()? != Type::STREAM || !platform::is_listener(&socket)? {
         return Err(wrong(
             "it is no socket that listens; a .socket unit needs ListenStream= and Accept=no",
         ));

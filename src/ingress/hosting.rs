@@ -1,7 +1,6 @@
 //! The inputs for serving connections, and the way to the door for those without a free worker.
 
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -12,6 +11,7 @@ use crate::ingress::conn;
 use crate::ingress::guest::{Guest, Offer};
 use crate::ingress::pool::Job;
 use crate::ingress::service::Service;
+use crate::platform::Wake;
 
 /// The inputs for serving every connection.
 #[derive(Clone)]
@@ -58,15 +58,14 @@ pub(super) enum Word {
 #[derive(Clone)]
 pub(crate) struct Door {
     pub(super) words: Sender<Word>,
-    pub(super) wake: Arc<OwnedFd>,
+    pub(super) wake: Arc<Wake>,
 }
 
 impl Door {
     pub(super) fn say(&self, word: Word) {
         // The thread never blocks, so there is room soon. Once it has ended, the connection just closes.
         if self.words.send(word).is_ok() {
-            // If the counter is full, the thread is awake anyway.
-            let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+            self.wake.ring();
         }
     }
 }

@@ -3,14 +3,13 @@
 
 use std::io;
 use std::net::{IpAddr, Shutdown, TcpStream};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded};
 use log::{debug, warn};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use socket2::{SockFilter, SockRef, Socket};
+use rustix::event::{PollFd, PollFlags, poll};
+use socket2::{SockRef, Socket};
 
 use crate::clock::{Deadline, Stopwatch};
 use crate::config::Limits;
@@ -23,6 +22,7 @@ use crate::ingress::reception::Reception;
 use crate::ingress::service::Service;
 use crate::ingress::tls::TlsServer;
 use crate::liveness::{Peer, has_event, watch_peer};
+use crate::platform::{self, Wake};
 use crate::thread::{self, Thread};
 
 /// The wait before the next accept when the system has no resources left.
@@ -41,19 +41,6 @@ const QUEUE_LOOK_EVERY: Duration = Duration::from_millis(1);
 /// The longest time for TLS handshakes to end when a stop was asked for.
 const HANDSHAKES_MAX: Duration = Duration::from_secs(1);
 
-/// A filter (classic BPF) for the listening socket: a segment that begins a connection (SYN without ACK,
-/// RFC 9293 §3.1) is dropped, all else passes. Its sender tries again after a second, and is refused then.
-const NO_NEWCOMERS: [SockFilter; 5] = [
-    // A = the byte with the flags.
-    SockFilter::new(0x30, 0, 0, 13),
-    // A &= SYN | ACK.
-    SockFilter::new(0x54, 0, 0, 0x12),
-    // SYN alone: to the last line.
-    SockFilter::new(0x15, 1, 0, 0x02),
-    SockFilter::new(0x06, 0, 0, u32::MAX),
-    SockFilter::new(0x06, 0, 0, 0),
-];
-
 /// Our own server: an accepting thread for each address, and a worker for each connection.
 pub struct BuiltinServer {
     listening: Vec<Listening>,
@@ -69,8 +56,9 @@ pub struct BuiltinServer {
 struct Listening {
     listener: Listener,
     socket: Arc<Socket>,
-    /// Ends the wait of the thread if the socket is the service manager's: to shut it down would end it for all.
-    wake: Option<Arc<OwnedFd>>,
+    /// Ends the wait of the thread if the socket is the service manager's, since to shut it down would end it for all, or
+    /// if a shutdown does not end it.
+    wake: Option<Arc<Wake>>,
     _accepting: Thread,
 }
 
@@ -100,7 +88,11 @@ impl BuiltinServer {
         };
         for listener in listeners {
             let socket = listener.socket.clone();
-            let wake = if listener.is_handed { Some(Arc::new(new_wake()?)) } else { None };
+            let is_polled = listener.is_handed || !platform::SHUTDOWN_ENDS_ACCEPT;
+            let wake = is_polled.then(Wake::new).transpose()?.map(Arc::new);
+            if !listener.is_handed {
+                platform::prepare_to_accept(&socket)?;
+            }
             let acceptor = Acceptor {
                 socket: socket.clone(),
                 wake: wake.clone(),
@@ -142,7 +134,7 @@ impl BuiltinServer {
         for one in self.listening.iter_mut().filter(own) {
             if one.listener.is_unix() {
                 one.listener.remove_file();
-            } else if let Err(error) = one.socket.attach_filter(&NO_NEWCOMERS) {
+            } else if let Err(error) = platform::let_in_no_newcomers(&one.socket) {
                 debug!("Connections that are made at this moment may be cut off: {error}");
             }
         }
@@ -152,7 +144,7 @@ impl BuiltinServer {
         let someone_waits = || {
             self.listening
                 .iter()
-                .any(|one| one.wake.is_none() && has_event(&*one.socket, PollFlags::IN))
+                .any(|one| !one.listener.is_handed && has_event(&*one.socket, PollFlags::IN))
         };
         while someone_waits() && !deadline.has_passed() {
             let _ = after(QUEUE_LOOK_EVERY).recv();
@@ -163,7 +155,7 @@ impl BuiltinServer {
         self.stopping = None;
         for one in &self.listening {
             match &one.wake {
-                Some(wake) => _ = rustix::io::write(wake, &1_u64.to_ne_bytes()),
+                Some(wake) => wake.ring(),
                 // On Linux this wakes a thread that is accepting.
                 None => _ = one.socket.shutdown(Shutdown::Both),
             }
@@ -177,13 +169,8 @@ impl Drop for BuiltinServer {
     }
 }
 
-/// A descriptor that ends a wait when it is written to.
-fn new_wake() -> io::Result<OwnedFd> {
-    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
-}
-
 /// Waits for a connection, or for `wake`.
-fn wait_for_either(socket: &Socket, wake: &OwnedFd) {
+fn wait_for_either(socket: &Socket, wake: &Wake) {
     let ready = PollFlags::IN;
     let mut both = [PollFd::new(socket, ready), PollFd::new(wake, ready)];
     // After an interruption, and after any error, `accept` finds out.
@@ -193,7 +180,7 @@ fn wait_for_either(socket: &Socket, wake: &OwnedFd) {
 struct Acceptor {
     socket: Arc<Socket>,
     /// See [`Listening::wake`].
-    wake: Option<Arc<OwnedFd>>,
+    wake: Option<Arc<Wake>>,
     reception: Reception,
     /// Disconnected once a stop was asked for.
     stopped: Receiver<()>,
@@ -217,7 +204,7 @@ impl Acceptor {
                     return;
                 }
             }
-            match self.socket.accept() {
+            match platform::accept(&self.socket) {
                 Ok((stream, from)) => {
                     let from = from.as_socket().map(|address| address.ip());
                     self.hand_over(stream.into(), from);
@@ -254,6 +241,8 @@ impl Acceptor {
             io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::Interrupted
+                // It was gone before it could be taken.
+                | io::ErrorKind::WouldBlock
         );
         if !of_the_connection {
             self.say(&format!("No connection can be accepted: {error}; trying again"));

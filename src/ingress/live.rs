@@ -4,16 +4,16 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::event::PollFlags;
 use socket2::SockRef;
 
 use crate::clock::Deadline;
 use crate::liveness::has_event;
+use crate::platform::Wake;
 
 /// All open connections.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ struct LiveState {
     open: HashMap<ConnectionId, Arc<Open>>,
     by_origin: HashMap<PeerNetwork, usize>,
     /// Becomes readable when tunnels are to end; made for the first of them.
-    tunnels_end: Option<Arc<OwnedFd>>,
+    tunnels_end: Option<Arc<Wake>>,
     /// Tunnels are to end.
     have_tunnels_ended: bool,
 }
@@ -189,11 +189,11 @@ impl Live {
 
 impl LiveState {
     /// The descriptor that becomes readable when tunnels are to end.
-    fn tunnels_end(&mut self) -> io::Result<Arc<OwnedFd>> {
+    fn tunnels_end(&mut self) -> io::Result<Arc<Wake>> {
         if let Some(made) = &self.tunnels_end {
             return Ok(made.clone());
         }
-        let made = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let made = Arc::new(Wake::new()?);
         self.tunnels_end = Some(made.clone());
         if self.have_tunnels_ended {
             self.end_tunnels();
@@ -204,8 +204,8 @@ impl LiveState {
     fn end_tunnels(&mut self) {
         self.have_tunnels_ended = true;
         if let Some(made) = &self.tunnels_end {
-            // Nobody reads it, so it stays readable; a full counter is readable too.
-            let _ = rustix::io::write(&**made, &1_u64.to_ne_bytes());
+            // Nobody clears it, so it stays readable.
+            made.ring();
         }
     }
 }
@@ -285,7 +285,7 @@ impl LiveConnection {
     }
 
     /// Notes that the connection becomes a tunnel; returns what becomes readable when the tunnel is to end.
-    pub(crate) fn become_tunnel(&self) -> io::Result<Arc<OwnedFd>> {
+    pub(crate) fn become_tunnel(&self) -> io::Result<Arc<Wake>> {
         let tunnels_end = self.live.state().tunnels_end()?;
         self.open.is_tunnel.store(true, Ordering::SeqCst);
         Ok(tunnels_end)

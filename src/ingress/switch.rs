@@ -2,13 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, recv, send};
 
 use crate::http::end::End;
 use crate::ingress::live::LiveConnection;
+use crate::platform::{self, Wake};
 
 /// The connection of a request that may become a tunnel.
 pub struct Switch<'a> {
@@ -24,7 +25,7 @@ pub(crate) struct ClientEnd {
     /// The bytes that came right behind the request.
     pub early: Vec<u8>,
     /// Becomes readable when the tunnel is to end.
-    pub stop: Arc<OwnedFd>,
+    pub stop: Arc<Wake>,
 }
 
 /// A client's socket, of which no read and no write waits.
@@ -56,7 +57,7 @@ impl Read for ClientStream {
 
 impl Write for ClientStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+        Ok(send(&self.0, bytes, platform::SEND)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

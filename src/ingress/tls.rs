@@ -6,19 +6,17 @@
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use log::debug;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
 
 use crate::clock::Clock;
 use crate::ingress::door::visitors_max;
 use crate::ingress::reception::Reception;
+use crate::platform::{Interest, Poller, Wake};
 use crate::thread::{self, Thread};
 use crate::tls::OwnCertificate;
 
@@ -50,7 +48,7 @@ pub(super) struct TlsServer {
 /// One thread, and the way to it.
 struct TlsThread {
     words: Sender<Word>,
-    wake: Arc<OwnedFd>,
+    wake: Arc<Wake>,
     _thread: Thread,
 }
 
@@ -102,10 +100,10 @@ impl TlsServer {
 impl TlsThread {
     fn start(setup: TlsSetup) -> io::Result<Self> {
         let (words, inbox) = bounded(UNSEEN_MAX);
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, wake.as_fd(), EventData::new_u64(WAKE_ID), EventFlags::IN)?;
-        let carrier = Carrier::new(inbox, wake.clone(), epoll, setup);
+        let wake = Arc::new(Wake::new()?);
+        let poller = Poller::new()?;
+        poller.add(&wake, WAKE_ID, Interest::Read)?;
+        let carrier = Carrier::new(inbox, wake.clone(), poller, setup);
         let run = move || {
             // It starts workers, which are as it is then.
             if let Err(error) = thread::wait_for_turn() {
@@ -120,8 +118,7 @@ impl TlsThread {
     fn say(&self, word: Word) {
         // The thread never blocks, so there is room soon. Once it has ended, the connection just closes.
         if self.words.send(word).is_ok() {
-            // If the counter is full, the thread is awake anyway.
-            let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+            self.wake.ring();
         }
     }
 }

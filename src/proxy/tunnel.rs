@@ -1,6 +1,6 @@
 //! A WebSocket after its 101: bytes in both directions, on the one thread that has the client's connection.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::http::message::ResponseHead;
 use crate::http::refusal::{Code, Refusal};
 use crate::http::websocket::frames::going_away;
 use crate::ingress::{ClientEnd, FAREWELL_MAX, Request};
+use crate::platform::Wake;
 use crate::proxy::attempt::Answered;
 use crate::proxy::cut::Cut;
 use crate::proxy::headers;
@@ -130,7 +131,7 @@ struct Tunnel<'a> {
     up: Direction,
     /// From the provider to the client.
     down: Direction,
-    stop: Arc<OwnedFd>,
+    stop: Arc<Wake>,
     silence_max: Duration,
     counts: &'a TunnelCounts,
     /// The reason of the end, once there is one.

@@ -3,13 +3,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{debug, error};
-use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
+use crate::platform::{Events, Interest, Poller};
 use crate::thread;
 
 const STACK_BYTES: usize = 64 * 1024;
@@ -26,7 +24,7 @@ pub(super) struct Departure {
 
 #[derive(Debug)]
 struct DepartureWatcher {
-    epoll: OwnedFd,
+    poller: Poller,
     state: Mutex<DepartureState>,
 }
 
@@ -78,15 +76,14 @@ impl Drop for Departure {
         let watched = self.watcher.state().watched.remove(&self.id);
         if let Some(watched) = watched {
             // It is registered until now.
-            let _ = epoll::delete(&self.watcher.epoll, watched.client.as_fd());
+            self.watcher.poller.remove(&watched.client);
         }
     }
 }
 
 impl DepartureWatcher {
     fn start() -> io::Result<Arc<Self>> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let watcher = Arc::new(Self { epoll, state: Mutex::default() });
+        let watcher = Arc::new(Self { poller: Poller::new()?, state: Mutex::default() });
         let work = watcher.clone();
         thread::spawn("departures", STACK_BYTES, move || work.run())?.detach();
         Ok(watcher)
@@ -102,26 +99,21 @@ impl DepartureWatcher {
         let id = state.next_id;
         state.next_id += 1;
         // A client that has already left is reported at once.
-        let interest = EventFlags::RDHUP | EventFlags::ONESHOT;
-        epoll::add(&self.epoll, watched.client.as_fd(), EventData::new_u64(id), interest).ok()?;
+        self.poller.add(&watched.client, id, Interest::Departure).ok()?;
         state.watched.insert(id, watched);
         Some(id)
     }
 
     fn run(&self) {
-        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
-            events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    return error!("Clients that leave are not noticed any more: {error}");
-                }
+            if let Err(error) = self.poller.wait(&mut events, None) {
+                return error!("Clients that leave are not noticed any more: {error}");
             }
             let state = self.state();
-            for event in &events {
+            for (id, _) in events.iter() {
                 // Exchanges that ended meanwhile are no longer there.
-                if let Some(watched) = state.watched.get(&event.data.u64()) {
+                if let Some(watched) = state.watched.get(&id) {
                     let _ = watched.provider.shutdown(Shutdown::Both);
                 }
             }

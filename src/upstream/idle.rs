@@ -7,17 +7,15 @@
 //! are then in use.
 
 use std::iter::from_fn;
-use std::net::TcpStream;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use log::debug;
-use rustix::net::sockopt::socket_incoming_cpu;
-use rustix::thread::sched_getcpu;
 
 use crate::clock::Stopwatch;
+use crate::platform::{current_processor, incoming_processor};
 use crate::upstream::surroundings::Surroundings;
 use crate::upstream::wire::Wire;
 
@@ -83,7 +81,7 @@ impl Idle {
     /// A kept connection that looks alive. A connection that has ended, or received unsolicited bytes, is closed,
     /// because those bytes would be taken for the next answer. After a suspend or a change of network, none is left.
     pub(super) fn take(&self) -> Option<Wire> {
-        self.take_at(sched_getcpu(), Stopwatch::start())
+        self.take_at(current_processor(), Stopwatch::start())
     }
 
     // Not inlined: keeps worker stacks small.
@@ -145,25 +143,14 @@ impl Idle {
     }
 }
 
-/// The processor that received the last packet (`SO_INCOMING_CPU`, socket(7)).
-fn incoming_processor(socket: &TcpStream) -> usize {
-    // Any processor will do if the system does not tell.
-    let processor = socket_incoming_cpu(socket).unwrap_or_default();
-    usize::try_from(processor).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
 
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
     use super::*;
-    use crate::thread::on_own_thread;
     use crate::upstream::socket::Socket;
 
-    const STACK_BYTES: usize = 64 * 1024;
     const NANOSECOND: Duration = Duration::from_nanos(1);
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -221,41 +208,6 @@ mod tests {
         assert_eq!(take(1), Some(ports[4]));
         assert_eq!(take(2), Some(ports[0]));
         assert_eq!(take(0), None);
-    }
-
-    /// Runs `act` on one processor.
-    fn on<T: Send>(processor: usize, act: impl FnOnce() -> T + Send) -> T {
-        let mut only = CpuSet::new();
-        only.set(processor);
-        on_own_thread("t", STACK_BYTES, || {
-            sched_setaffinity(None, &only).unwrap();
-            act()
-        })
-    }
-
-    #[test]
-    fn a_connection_is_for_the_processor_that_its_answer_came_in_on() {
-        let allowed = sched_getaffinity(None).unwrap();
-        let mut allowed = (0..CpuSet::MAX_CPU).filter(|number| allowed.is_set(*number));
-        let first = allowed.next().unwrap();
-        let last = allowed.next_back().unwrap_or(first);
-        let idle = still(CpuSet::MAX_CPU, 9);
-        for (answers, reads) in [(first, last), (last, first)] {
-            let (wire, mut peer) = pair();
-            let port = port(&wire);
-            // Loopback: the packet comes in on the processor that sends it.
-            on(answers, || peer.write_all(b"x").unwrap());
-            on(reads, || {
-                wire.socket().read_exact(&mut [0]).unwrap();
-                idle.put(wire);
-            });
-            let taken = on(last, || idle.take()).unwrap();
-            assert_eq!(self::port(&taken), port);
-            assert_eq!(idle.places[answers].len(), 0);
-            idle.put(taken);
-            assert_eq!(idle.places[answers].len(), 1);
-        }
-        assert_eq!(idle.count(), 2);
     }
 
     #[test]
@@ -367,6 +319,53 @@ mod tests {
             }
             assert_eq!(idle.take_at(0, now.later(age)).is_some(), is_used, "{age:?}");
             assert_eq!(idle.count(), usize::from(is_used), "{age:?}");
+        }
+    }
+
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    mod by_processor {
+        use std::io::Read;
+
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+        use super::*;
+        use crate::thread::on_own_thread;
+
+        const STACK_BYTES: usize = 64 * 1024;
+
+        /// Runs `act` on one processor.
+        fn on<T: Send>(processor: usize, act: impl FnOnce() -> T + Send) -> T {
+            let mut only = CpuSet::new();
+            only.set(processor);
+            on_own_thread("t", STACK_BYTES, || {
+                sched_setaffinity(None, &only).unwrap();
+                act()
+            })
+        }
+
+        #[test]
+        fn a_connection_is_for_the_processor_that_its_answer_came_in_on() {
+            let allowed = sched_getaffinity(None).unwrap();
+            let mut allowed = (0..CpuSet::MAX_CPU).filter(|number| allowed.is_set(*number));
+            let first = allowed.next().unwrap();
+            let last = allowed.next_back().unwrap_or(first);
+            let idle = still(CpuSet::MAX_CPU, 9);
+            for (answers, reads) in [(first, last), (last, first)] {
+                let (wire, mut peer) = pair();
+                let port = port(&wire);
+                // Loopback: the packet comes in on the processor that sends it.
+                on(answers, || peer.write_all(b"x").unwrap());
+                on(reads, || {
+                    wire.socket().read_exact(&mut [0]).unwrap();
+                    idle.put(wire);
+                });
+                let taken = on(last, || idle.take()).unwrap();
+                assert_eq!(super::port(&taken), port);
+                assert_eq!(idle.places[answers].len(), 0);
+                idle.put(taken);
+                assert_eq!(idle.places[answers].len(), 1);
+            }
+            assert_eq!(idle.count(), 2);
         }
     }
 }

@@ -9,8 +9,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, recv, sendmsg};
 
+use crate::platform::SEND;
 use crate::upstream::departure::Departure;
 
 /// The wait of a read before the client is watched too.
@@ -88,8 +89,7 @@ impl Write for Socket {
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        Ok(sendmsg(&self.stream, parts, &mut SendAncillaryBuffer::default(), flags)?)
+        Ok(sendmsg(&self.stream, parts, &mut SendAncillaryBuffer::default(), SEND)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

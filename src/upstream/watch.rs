@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::platform::{DEPARTURE, DEPARTURE_BEHIND_BYTES, has_left};
 use crate::upstream::fault::Fault;
 use crate::upstream::socket::Socket;
 
@@ -50,9 +51,8 @@ impl Watch {
             poll_all(&mut fds, limit)?;
             return is_readable(&fds[0]);
         };
-        let mut fds = [of_socket, of_client(client)];
-        poll_all(&mut fds, limit)?;
-        self.note(&fds[1])?;
+        let mut fds = [of_socket, of_client(client, DEPARTURE)];
+        self.poll_with(client, &mut fds, limit)?;
         is_readable(&fds[0])
     }
 
@@ -66,10 +66,12 @@ impl Watch {
             .iter()
             .map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT))
             .collect();
-        fds.extend(self.client.as_ref().map(|client| of_client(client)));
-        poll_all(&mut fds, limit)?;
-        if let Some(client) = fds.get(sockets.len()) {
-            self.note(client)?;
+        match &self.client {
+            Some(client) => {
+                fds.push(of_client(client, DEPARTURE));
+                self.poll_with(client, &mut fds, limit)?;
+            }
+            None => poll_all(&mut fds, limit)?,
         }
         let ready = (0..sockets.len()).filter(|index| !fds[*index].revents().is_empty());
         Ok(ready.collect())
@@ -78,15 +80,36 @@ impl Watch {
     /// Whether the client has gone away, without waiting.
     pub(super) fn check(&self) -> Result<(), Fault> {
         let Some(client) = &self.client else { return Ok(()) };
-        let mut fds = [of_client(client)];
+        let mut fds = [of_client(client, DEPARTURE)];
         poll_all(&mut fds, Duration::ZERO)?;
         self.note(&fds[0])
     }
 
+    /// Polls `fds`, the last of which is for `client`. `ClientGone` if it goes away.
+    fn poll_with<'a>(
+        &self,
+        client: &'a TcpStream,
+        fds: &mut [PollFd<'a>],
+        limit: Duration,
+    ) -> Result<(), Fault> {
+        poll_all(fds, limit)?;
+        let Some((of_client, others)) = fds.split_last() else { return Ok(()) };
+        self.note(of_client)?;
+        // Some systems can't tell its departure alone, and it has sent its next request.
+        let has_sent = !of_client.revents().is_empty();
+        if has_sent && others.iter().all(|fd| fd.revents().is_empty()) {
+            if let Some(last) = fds.last_mut() {
+                *last = self::of_client(client, DEPARTURE_BEHIND_BYTES);
+            }
+            poll_all(fds, limit)?;
+            return fds.last().map_or(Ok(()), |of_client| self.note(of_client));
+        }
+        Ok(())
+    }
+
     /// Notes that `client`, which was polled, has gone away.
     fn note(&self, client: &PollFd<'_>) -> Result<(), Fault> {
-        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-        if client.revents().intersects(gone) {
+        if has_left(client, client.revents()) {
             self.gone.store(true, Ordering::Relaxed);
             return Err(Fault::ClientGone);
         }
@@ -107,8 +130,8 @@ fn poll_all(fds: &mut [PollFd<'_>], limit: Duration) -> io::Result<()> {
 }
 
 /// To be waited for only in order to see the client go away.
-fn of_client(client: &TcpStream) -> PollFd<'_> {
-    PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP)
+fn of_client(client: &TcpStream, departure: PollFlags) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(client.as_fd(), departure)
 }
 
 /// True if `socket`, which was polled, can be read or has ended; `TimedOut` if nothing happened.
@@ -117,6 +140,6 @@ fn is_readable(socket: &PollFd<'_>) -> Result<bool, Fault> {
     if events.is_empty() {
         return Err(Fault::TimedOut);
     }
-    let ended = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL | PollFlags::RDHUP;
+    let ended = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
     Ok(events.intersects(PollFlags::IN | ended))
 }

@@ -3,16 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, ErrorKind};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use log::error;
-use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::clock::Deadline;
 use crate::http::message::{BodyLength, RequestHead};
@@ -24,6 +20,7 @@ use crate::ingress::live::Live;
 use crate::ingress::pool::Pool;
 use crate::ingress::service::Request;
 use crate::peer;
+use crate::platform::{Events, Interest, Poller, Wake};
 
 /// The number of the wake-up call among those of the visitors.
 pub(super) const WAKE_ID: u64 = u64::MAX;
@@ -47,8 +44,8 @@ const PAGES: [&str; 4] = ["/-/healthy", "/-/ready", "/-/status", "/-/metrics"];
 
 pub(super) struct DoorThread {
     pub(super) inbox: Receiver<Word>,
-    pub(super) wake: Arc<OwnedFd>,
-    pub(super) epoll: OwnedFd,
+    pub(super) wake: Arc<Wake>,
+    pub(super) poller: Poller,
     pub(super) hosting: Hosting,
     pub(super) live: Arc<Live>,
     pub(super) pool: Pool,
@@ -62,22 +59,17 @@ pub(super) struct DoorThread {
 
 impl DoorThread {
     pub(super) fn run(mut self) {
-        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.has_stopped() {
-            events.clear();
             let next = self.visitors.values().map(|visitor| visitor.due).chain(self.stopping);
             let next = next.reduce(Deadline::min);
             // Rounded up, so that the time has come when the wait is over.
             let wait = next.map(|due| due.left() + Duration::from_millis(1));
-            let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), wait.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    return error!("Connections without a slot are not told any more: {error}");
-                }
+            if let Err(error) = self.poller.wait(&mut events, wait) {
+                return error!("Connections without a slot are not told any more: {error}");
             }
-            for event in &events {
-                match event.data.u64() {
+            for (id, _) in events.iter() {
+                match id {
                     WAKE_ID => self.hear(),
                     id => self.go_on(id),
                 }
@@ -91,7 +83,7 @@ impl DoorThread {
     }
 
     fn hear(&mut self) {
-        let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
+        self.wake.clear();
         // Visitors that come meanwhile have their own wake-up call.
         for _ in 0..self.inbox.len() {
             match self.inbox.try_recv() {
@@ -122,7 +114,7 @@ impl DoorThread {
         if visitor.stream.set_nonblocking(true).is_err() {
             return;
         }
-        if !self.watch(id, &visitor, EventFlags::IN) {
+        if !self.watch(id, &visitor, Interest::Read) {
             visitor.allow(Duration::ZERO);
         }
         self.visitors.insert(id, visitor);
@@ -131,10 +123,9 @@ impl DoorThread {
     }
 
     /// Registers a wake-up for when `what` can be done with the socket.
-    fn watch(&self, id: u64, visitor: &Visitor, what: EventFlags) -> bool {
-        let (socket, data) = (visitor.stream.as_fd(), EventData::new_u64(id));
-        let known = epoll::modify(&self.epoll, socket, data, what);
-        known.or_else(|_| epoll::add(&self.epoll, socket, data, what)).is_ok()
+    fn watch(&self, id: u64, visitor: &Visitor, what: Interest) -> bool {
+        let known = self.poller.change(&visitor.stream, id, what);
+        known.or_else(|_| self.poller.add(&visitor.stream, id, what)).is_ok()
     }
 
     /// Receives or sends as much as possible now.
@@ -159,7 +150,7 @@ impl DoorThread {
 
     /// Its descriptor may live on elsewhere for a moment.
     fn forget(&self, visitor: &Visitor) {
-        let _ = epoll::delete(&self.epoll, visitor.stream.as_fd());
+        self.poller.remove(&visitor.stream);
     }
 
     /// Decides what becomes of it once its head is there; whether it stays.
@@ -272,11 +263,11 @@ impl DoorThread {
     fn go_on_answering(&mut self, id: u64, visitor: &mut Visitor) -> bool {
         if !visitor.send() {
             visitor.allow(ANSWER_MAX);
-            return self.watch(id, visitor, EventFlags::OUT);
+            return self.watch(id, visitor, Interest::Write);
         }
         visitor.begin_to_leave();
         // Bytes that have already come are read first, so that most connections end at once.
-        !visitor.drain() && self.watch(id, visitor, EventFlags::IN)
+        !visitor.drain() && self.watch(id, visitor, Interest::Read)
     }
 
     fn tell_who_gave_way(&mut self, stream: Arc<TcpStream>, head: Option<&RequestHead>) {

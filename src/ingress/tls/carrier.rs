@@ -12,13 +12,11 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use log::{debug, error};
-use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 use crate::clock::Deadline;
 use crate::ingress::reception::Reception;
 use crate::ingress::tls::session::{Session, SessionState};
+use crate::platform::{Events, Interest, Poller, Readiness, Wake};
 use crate::tls::OwnCertificate;
 
 /// The number of the wake-up call among those of the sockets.
@@ -71,8 +69,8 @@ pub(super) struct TlsSetup {
 /// The state of the thread.
 pub(super) struct Carrier {
     inbox: Receiver<Word>,
-    wake: Arc<OwnedFd>,
-    epoll: OwnedFd,
+    wake: Arc<Wake>,
+    poller: Poller,
     setup: TlsSetup,
     sessions: BTreeMap<u64, Box<Carried>>,
     /// The sessions that end by themselves at some time: mostly those that shake hands.
@@ -95,14 +93,14 @@ struct Carried {
 impl Carrier {
     pub(super) fn new(
         inbox: Receiver<Word>,
-        wake: Arc<OwnedFd>,
-        epoll: OwnedFd,
+        wake: Arc<Wake>,
+        poller: Poller,
         setup: TlsSetup,
     ) -> Self {
         Self {
             inbox,
             wake,
-            epoll,
+            poller,
             setup,
             sessions: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -113,21 +111,18 @@ impl Carrier {
     }
 
     pub(super) fn run(mut self) {
-        let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
+        let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.has_stopped() {
-            events.clear();
-            let wait = self.wait().and_then(|wait| Timespec::try_from(wait).ok());
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), wait.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return error!("Connections over TLS end: {error}"),
+            if let Err(error) = self.poller.wait(&mut events, self.wait()) {
+                return error!("Connections over TLS end: {error}");
             }
             for id in std::mem::take(&mut self.unfinished) {
                 self.step(id);
             }
-            for event in &events {
-                match event.data.u64() {
+            for (number, now) in events.iter() {
+                match number {
                     WAKE_ID => self.hear(),
-                    number => self.on_event(number, event.flags),
+                    number => self.on_event(number, now),
                 }
             }
             self.end_what_is_due();
@@ -148,7 +143,7 @@ impl Carrier {
     }
 
     fn hear(&mut self) {
-        let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
+        self.wake.clear();
         // Connections that come meanwhile have their own wake-up call.
         for _ in 0..self.inbox.len() {
             match self.inbox.try_recv() {
@@ -181,18 +176,17 @@ impl Carrier {
     }
 
     /// Registers a wake-up for each change of what can be done with `socket`.
-    fn watch(&self, socket: &TcpStream, number: u64) -> io::Result<()> {
-        let what = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(number), what)?)
+    fn watch(&self, socket: &Arc<TcpStream>, number: u64) -> io::Result<()> {
+        self.poller.add(socket, number, Interest::Changes)
     }
 
-    fn on_event(&mut self, number: u64, flags: EventFlags) {
+    fn on_event(&mut self, number: u64, now: Readiness) {
         let id = number / 2;
         let Some(carried) = self.sessions.get_mut(&id) else { return };
         if number == client_number(id) {
-            carried.session.client_is_ready(flags);
+            carried.session.client_is_ready(now);
         } else {
-            carried.session.server_is_ready(flags);
+            carried.session.server_is_ready(now);
         }
         self.step(id);
     }
@@ -210,7 +204,11 @@ impl Carrier {
             None => _ = self.due.remove(&id),
         }
         match state {
-            SessionState::Waits => {}
+            SessionState::Waits => {
+                let [client, server] = carried.session.waits();
+                self.poller.would_wait(client_number(id), client.read, client.write);
+                self.poller.would_wait(server_number(id), server.read, server.write);
+            }
             SessionState::HasMore => self.unfinished.push(id),
             SessionState::HasShakenHands => match self.serve(id) {
                 // The first request may have come with the end of the handshake.
@@ -227,7 +225,7 @@ impl Carrier {
     /// Has a connection served whose handshake is done.
     fn serve(&mut self, id: u64) -> io::Result<()> {
         let (served, own) = UnixStream::pair()?;
-        let own = TcpStream::from(OwnedFd::from(own));
+        let own = Arc::new(TcpStream::from(OwnedFd::from(own)));
         self.watch(&own, server_number(id))?;
         let Some(carried) = self.sessions.get_mut(&id) else { return Ok(()) };
         let client = carried.session.client.clone();
@@ -241,7 +239,7 @@ impl Carrier {
         self.due.remove(&id);
         if let Some(carried) = self.sessions.remove(&id) {
             // Its descriptor may live on elsewhere for a moment.
-            let _ = epoll::delete(&self.epoll, &carried.session.client);
+            self.poller.remove(&carried.session.client);
         }
     }
 

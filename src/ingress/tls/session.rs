@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::debug;
-use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, recv, send, sendmsg};
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::clock::Deadline;
 use crate::ingress::other_protocol;
+use crate::platform::{Readiness, SEND};
 
 /// The rounds of one turn; the other sessions of the thread wait meanwhile.
 const ROUNDS_MAX: usize = 16;
@@ -32,7 +32,7 @@ const NOT_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain;
 pub(super) struct Session {
     pub(super) client: Arc<TcpStream>,
     /// Our end of the connection that is served; None until the handshake is done.
-    server: Option<TcpStream>,
+    server: Option<Arc<TcpStream>>,
     /// When it ends by itself.
     pub(super) due: Option<Deadline>,
     tls: ServerConnection,
@@ -68,6 +68,12 @@ enum Stage {
 struct Ready {
     read: bool,
     write: bool,
+}
+
+/// The calls on a socket that would wait.
+pub(super) struct Waits {
+    pub(super) read: bool,
+    pub(super) write: bool,
 }
 
 /// The state of a session after a turn.
@@ -111,23 +117,29 @@ impl Session {
     }
 
     /// Notes what the client's socket can do.
-    pub(super) fn client_is_ready(&mut self, flags: EventFlags) {
-        self.client_ready.note(flags);
+    pub(super) fn client_is_ready(&mut self, now: Readiness) {
+        self.client_ready.note(now);
     }
 
     /// Notes what the socket to the server can do.
-    pub(super) fn server_is_ready(&mut self, flags: EventFlags) {
-        self.server_ready.note(flags);
-        if flags.intersects(EventFlags::HUP | EventFlags::ERR) && !self.server_is_gone {
+    pub(super) fn server_is_ready(&mut self, now: Readiness) {
+        self.server_ready.note(now);
+        if now.has_ended && !self.server_is_gone {
             self.server_is_gone = true;
             self.due = Some(Deadline::after(SILENCE_MAX));
         }
     }
 
     /// Takes our end of the connection that is served from now on.
-    pub(super) fn serve(&mut self, server: TcpStream) {
+    pub(super) fn serve(&mut self, server: Arc<TcpStream>) {
         self.server = Some(server);
         self.server_ready.write = true;
+    }
+
+    /// The calls that would wait, on the client's socket and on that to the server.
+    pub(super) fn waits(&self) -> [Waits; 2] {
+        [self.client_ready, self.server_ready]
+            .map(|ready| Waits { read: !ready.read, write: !ready.write })
     }
 
     /// Moves all bytes that can be moved.
@@ -181,7 +193,7 @@ impl Session {
             Ok((_, 0)) => Err(Over),
             Ok(_) if first[0].is_ascii_alphabetic() => {
                 other_protocol::say_plain(&self.client);
-                let _ = send(&self.client, NOT_PLAIN, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+                let _ = send(&self.client, NOT_PLAIN, SEND);
                 self.begin_to_leave();
                 Ok(())
             }
@@ -333,10 +345,9 @@ impl Session {
 }
 
 impl Ready {
-    fn note(&mut self, flags: EventFlags) {
-        let ends = EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP;
-        self.read |= flags.intersects(EventFlags::IN | ends);
-        self.write |= flags.intersects(EventFlags::OUT | ends);
+    fn note(&mut self, now: Readiness) {
+        self.read |= now.read;
+        self.write |= now.write;
     }
 }
 
@@ -364,9 +375,8 @@ impl Write for Socket<'_> {
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
-            match sendmsg(self.0, parts, &mut SendAncillaryBuffer::default(), flags) {
+            match sendmsg(self.0, parts, &mut SendAncillaryBuffer::default(), SEND) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     self.1.write = false;

@@ -6,12 +6,10 @@
 
 use std::time::Duration;
 
-use rustix::event::PollFlags;
-
 use crate::clock::Stopwatch;
 use crate::http::message::{AnswerLength, Headers, ResponseHead};
 use crate::ingress::Request;
-use crate::liveness::has_event;
+use crate::liveness::has_left;
 use crate::proxy::outcome::Stop;
 use crate::proxy::pages::{needs, status};
 use crate::proxy::reply::Reply;
@@ -68,7 +66,7 @@ pub(in crate::proxy) fn stream(
         if proxy.watchers.are_dismissed_within(LOOK_EVERY) {
             return Ok(());
         }
-        if request.client.is_some_and(|client| has_event(client, PollFlags::RDHUP)) {
+        if request.client.is_some_and(has_left) {
             return Err(Stop::ClientGone);
         }
     }

@@ -6,8 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{major, minor};
-
+use crate::platform;
 use crate::regular_file;
 use crate::token::state_file::file::StateFile;
 use crate::token::state_file::folder::{give_to_owner, make_folder};
@@ -105,7 +104,7 @@ fn open(path: &Path) -> io::Result<File> {
 /// The process that holds the lock on the file `path`, `process 123 (evertoken)`; None if the system does not tell.
 fn holder(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
-    let device = (major(metadata.dev()), minor(metadata.dev()));
+    let device = platform::device_numbers(metadata.dev());
     let id = holder_in(&fs::read_to_string(ALL_LOCKS).ok()?, device, metadata.ino())?;
     let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
     Some(match name.trim_end() {
