@@ -57,6 +57,7 @@ pub(super) fn carry(
     };
     let client = switch.open().map_err(|error| no_tunnel(&error))?;
     begin(&answer.head, reply, record, stopwatch)?;
+    provider.counts.tunnels.rest_ends();
     let _open = provider.counts.tunnels.open();
     let Some(provider_end) = answer.into_end() else {
         return Err(Stop::UpstreamCut(Cut::BrokeOff));
@@ -171,6 +172,7 @@ impl<'a> Tunnel<'a> {
             if self.pass(may_read) {
                 silent = Deadline::after(self.silence_max);
             }
+            self.note_early_end();
             if self.up.is_over() && self.down.is_over() {
                 if self.up.has_source_ended() && self.down.has_source_ended() {
                     break;
@@ -232,6 +234,20 @@ impl<'a> Tunnel<'a> {
         // After both close frames, the connection may end in any way.
         let is_in_order = self.up.frames.have_closed() && self.down.frames.have_closed();
         if !is_in_order {
+            self.ending.get_or_insert(Ending::Lost(side));
+        }
+    }
+
+    /// Notes that a side ended first, and in the middle: before any close frame. The other one may still send.
+    fn note_early_end(&mut self) {
+        let is_closing = self.up.frames.have_closed() || self.down.frames.have_closed();
+        let has_ended = |one: &Direction| one.has_source_ended() && one.is_over();
+        let side = match (has_ended(&self.up), has_ended(&self.down)) {
+            (true, false) if !self.down.has_source_ended() => Side::Client,
+            (false, true) if !self.up.has_source_ended() => Side::Provider,
+            _ => return,
+        };
+        if !is_closing {
             self.ending.get_or_insert(Ending::Lost(side));
         }
     }

@@ -15,7 +15,7 @@ pub(super) struct Direction {
     buffer: Buffer,
     /// The frames that passed.
     pub(super) frames: Frames,
-    /// The bytes that passed.
+    /// The bytes that passed, without a close frame of evertoken's own.
     pub(super) passed_bytes: u64,
     stage: Stage,
     has_source_ended: bool,
@@ -179,7 +179,9 @@ impl Direction {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     self.frames.pass(&held[..count]);
-                    self.passed_bytes += count as u64;
+                    if self.stage != Stage::LastWords {
+                        self.passed_bytes += count as u64;
+                    }
                     self.buffer.consume(count);
                 }
                 Err(error) if is_not_now(&error) => return Ok(false),
@@ -380,6 +382,8 @@ mod tests {
             }
             assert_eq!(sink.taken, expected, "{before:?} {after:?}");
             assert!(sink.has_ended && direction.is_over());
+            let own = if expected.ends_with(&close) { close.len() } else { 0 };
+            assert_eq!(direction.passed_bytes, (expected.len() - own) as u64, "what came passed");
             source.input.push_back(Some(HELLO.to_vec()));
             source.input.push_back(None);
             direction.step(&mut source, &mut sink, true).unwrap();
