@@ -17,8 +17,10 @@ pub(crate) const PROTOCOL_FIELD: &str = "sec-websocket-protocol";
 const VERSION_FIELD: &str = "sec-websocket-version";
 /// The text that a server adds to the key (§1.3).
 const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// The length of a key before it is encoded.
-const KEY_BYTES: usize = 16;
+/// The end of a key: 16 bytes in base64 are 22 characters and this.
+const KEY_PADDING: &[u8] = b"==";
+/// The length of a key without its padding.
+const KEY_CHARACTERS: usize = 22;
 
 /// True if a request asks for a WebSocket, rightly or wrongly. A look at the filter of the names rules most requests
 /// out; `Upgrade` alone would not, because the filter does not tell it from `Host`.
@@ -50,6 +52,10 @@ pub fn check(head: &RequestHead) -> Result<(), Refusal> {
             "Connection does not list 'upgrade'; a proxy before evertoken may have to pass it on",
         );
     }
+    // Fields that Connection lists stay here, and the provider would get a handshake without them.
+    if [KEY_FIELD, VERSION_FIELD].iter().any(|own| headers.list_contains("connection", own)) {
+        return bad("Connection lists a field that belongs to the handshake");
+    }
     let mut versions = headers.all(VERSION_FIELD);
     match (versions.next(), versions.next()) {
         (None, _) => return bad("it has no Sec-WebSocket-Version"),
@@ -68,8 +74,13 @@ pub fn check(head: &RequestHead) -> Result<(), Refusal> {
     }
 }
 
+/// True if `value` may be 16 bytes in base64. The last character has four bits that mean nothing, which other servers
+/// do not look at.
 fn is_key(value: &[u8]) -> bool {
-    BASE64_STANDARD.decode(value).is_ok_and(|bytes| bytes.len() == KEY_BYTES)
+    let is_of_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    value
+        .strip_suffix(KEY_PADDING)
+        .is_some_and(|key| key.len() == KEY_CHARACTERS && key.iter().all(is_of_base64))
 }
 
 /// Checks the head of a 101 to a client's `key` (§4.2.2); the error names the part that is wrong.
@@ -160,6 +171,7 @@ mod tests {
             handshake(&[]),
             handshake(&[("connection", "keep-alive, UPGRADE")]),
             handshake(&[("upgrade", "foo, WebSocket")]),
+            handshake(&[("sec-websocket-key", "+/9hbXBsZSBub25jZQABCZ==")]),
             RequestHead { body: BodyLength::Sized(0), ..handshake(&[]) },
         ] {
             assert_eq!(codes(&fine), Ok(()), "{fine:?}");
@@ -172,11 +184,15 @@ mod tests {
             RequestHead { body: BodyLength::Chunked, ..handshake(&[]) },
             handshake(&[("connection", "")]),
             handshake(&[("connection", "keep-alive")]),
+            handshake(&[("connection", "upgrade, sec-websocket-key")]),
+            handshake(&[("connection", "Sec-WebSocket-Version, Upgrade")]),
             handshake(&[("sec-websocket-version", "")]),
             handshake(&[("sec-websocket-key", "")]),
             handshake(&[("sec-websocket-key", "x")]),
             handshake(&[("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAA")]),
             handshake(&[("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAAAA")]),
+            handshake(&[("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAA===")]),
+            handshake(&[("sec-websocket-key", "-_AAAAAAAAAAAAAAAAAAAA==")]),
             handshake(&[("sec-websocket-key", KEY), ("sec-websocket-key", KEY)]),
         ] {
             assert_eq!(codes(&bad), Err(Code::BadRequest), "{bad:?}");
