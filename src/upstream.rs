@@ -9,6 +9,7 @@
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::debug;
 
@@ -72,6 +73,16 @@ struct Failed {
     is_stale: bool,
 }
 
+/// No answer to the handshake of a WebSocket came within `waited`.
+// Not inlined: it is rare.
+#[inline(never)]
+fn late_handshake(waited: Duration) -> UpstreamError {
+    let seconds = waited.as_secs();
+    UpstreamError::TimedOut(format!(
+        "no answer to the handshake of a WebSocket came within {seconds} s"
+    ))
+}
+
 impl Upstream {
     /// Prepares connections to `base_url`, of which at most `idle_max` are kept; the error names the problem of the
     /// URL, the proxy or the certificates.
@@ -108,8 +119,17 @@ impl Upstream {
         let mut head = spare::take_head();
         let outcome = match request::write_head(&mut head, &self.origin, request, body) {
             Ok(()) => {
-                let timeouts = self.timeouts.within(request.response_max);
-                self.send_head(&head, request, body, Watch::new(client), timeouts, attempts)
+                let timeouts = match request.websocket_key {
+                    None => self.timeouts.within(request.response_max),
+                    Some(_) => self.timeouts.of_handshake(),
+                };
+                let watch = Watch::new(client);
+                self.send_head(&head, request, body, watch, timeouts, attempts).map_err(|error| {
+                    match (error, request.websocket_key) {
+                        (UpstreamError::TimedOut(_), Some(_)) => late_handshake(timeouts.response),
+                        (error, _) => error,
+                    }
+                })
             }
             Err(what) => Err(Fault::Unsendable(what).exchanging()),
         };

@@ -8,6 +8,7 @@ use log::{Level, debug, log, warn};
 
 use crate::config::Credential;
 use crate::credential;
+use crate::http::refusal::Code;
 use crate::http::websocket::KEY_FIELD;
 use crate::ingress::Request;
 use crate::proxy::allowance::{Stated, UsedUp};
@@ -74,10 +75,17 @@ pub(super) fn attempt<'p>(
     record: &mut RequestRecord<'_>,
 ) -> Result<Answered<'p>, Stop> {
     let provider = outgoing.provider;
-    let in_flight = Some(provider.enter()?);
+    let is_for_websocket = request.switch.is_some();
+    let entered = if is_for_websocket { provider.enter_websocket() } else { provider.enter() };
+    let in_flight = Some(entered?);
     let sent = provider.cooldown.mark();
     let outcome = send(proxy, request, outgoing, record);
-    judge(proxy, outgoing, &outcome, sent, &request.head.method);
+    match &outcome {
+        Err(Stop::Refused(late)) if is_for_websocket && late.code == Code::UpstreamTimeout => {
+            rest_from_websockets(proxy, provider, &late.message);
+        }
+        _ => judge(proxy, outgoing, &outcome, sent, &request.head.method),
+    }
     outcome.map(|Received { answer, finding }| {
         let is_refusal = matches!(finding, Finding::Limited(_));
         let is_of_request =
@@ -113,6 +121,21 @@ fn ended_early(provider: &Provider, ended: Ended) {
     }
     if let Some((model, numbers)) = ended.model {
         sender.tell_end(Some(model), numbers);
+    }
+}
+
+/// The provider gave no answer to the handshake of a WebSocket. This says nothing about other requests: proxies on the way
+/// let handshakes hang, and an answer to a handshake has less time.
+// Not inlined: it is rare.
+#[inline(never)]
+fn rest_from_websockets(proxy: &Proxy, provider: &Provider, why: &str) {
+    let name = &provider.config.name;
+    provider.counts.failed();
+    proxy.metrics.upstream_error(name, Code::UpstreamTimeout.as_str());
+    let length = proxy.settings.failure_cooldown;
+    if provider.counts.tunnels.rest(proxy.clock.now(), length) {
+        let seconds = length.as_secs();
+        warn!(provider = name; "Provider {name} is passed over for WebSockets for {seconds} s: {why}");
     }
 }
 

@@ -106,6 +106,7 @@ pub(super) fn forward<'p>(
 ) -> Result<(), Stop> {
     let model = if candidates.renames() { body.model() } else { None };
     let is_one_of_several = candidates.len() > 1;
+    let is_for_websocket = request.switch.is_some();
     let mut kept: Option<Answered<'p>> = None;
     // A request that no provider may serve is tried at one more.
     let mut is_refused_itself = false;
@@ -117,7 +118,12 @@ pub(super) fn forward<'p>(
         own.or_else(|| asked.get_or_init(|| asked_model(target, &body)).clone())
     };
     let standing = |one: &Candidate<'_, Arc<Provider>>| {
-        one.provider.standing(proxy.clock.now(), &|| model_of(one))
+        let (now, model) = (proxy.clock.now(), || model_of(one));
+        if is_for_websocket {
+            one.provider.standing_for_websocket(now, &model)
+        } else {
+            one.provider.standing(now, &model)
+        }
     };
     while let Some(candidate) = candidates.next(standing) {
         let may_move_on = candidates.len() > 0 && body.is_held();

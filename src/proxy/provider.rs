@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::clock::{Clock, Due, Moment};
 use crate::config::{self, Credential, FIRST_TOKEN_WAIT};
@@ -62,6 +63,34 @@ impl Provider {
             let message = format!("{name} has its max_in_flight ({most}) requests under way");
             Refusal::new(Code::Overloaded, message)
         })
+    }
+
+    /// Counts a request for a WebSocket in; WebSockets leave room for other requests, because they stay for long.
+    pub(crate) fn enter_websocket(&self) -> Result<InFlight<'_>, Refusal> {
+        let in_flight = self.enter()?;
+        let most = share_of_websockets(self.config.max_in_flight);
+        in_flight.for_websocket(most).ok_or_else(|| {
+            let name = &self.config.name;
+            let message = format!(
+                "{name} has {most} WebSockets, which leave a quarter of its max_in_flight to other requests"
+            );
+            Refusal::new(Code::Overloaded, message)
+        })
+    }
+
+    /// The same for a request for a WebSocket: it may rest for those alone.
+    pub(crate) fn standing_for_websocket(
+        &self,
+        now: Moment,
+        model: &dyn Fn() -> Option<String>,
+    ) -> Standing {
+        match self.standing(now, model) {
+            Standing::Ready => match self.counts.tunnels.rest_left_ms(now) {
+                0 => Standing::Ready,
+                left_ms => Standing::Cooling(left_ms),
+            },
+            other => other,
+        }
     }
 
     /// Its standing, which decides whether it is tried before others, for a request for the model that `model` returns.
@@ -132,6 +161,10 @@ pub struct TunnelCounts {
     pub received_bytes: AtomicU64,
     /// Bytes to clients.
     pub sent_bytes: AtomicU64,
+    /// Those that are open, and the requests for one.
+    entered: AtomicU64,
+    /// The time, on the clock that only goes forward, until which other providers are asked first.
+    rests_until_ms: AtomicU64,
 }
 
 /// Counts a WebSocket as open while it lives.
@@ -144,6 +177,28 @@ impl TunnelCounts {
         self.total.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         OpenTunnel(self)
+    }
+
+    /// Those that are open, and the requests for one.
+    pub(crate) fn entered(&self) -> u64 {
+        self.entered.load(Ordering::Relaxed)
+    }
+
+    /// A handshake got no answer at `now`: other providers are asked first for so long. True if they were not before.
+    pub(crate) fn rest(&self, now: Moment, length: Duration) -> bool {
+        let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = now.steady_ms.saturating_add(length_ms);
+        let before = self.rests_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+        before <= now.steady_ms && until_ms > now.steady_ms
+    }
+
+    /// A handshake was answered.
+    pub(crate) fn rest_ends(&self) {
+        self.rests_until_ms.store(0, Ordering::Relaxed);
+    }
+
+    fn rest_left_ms(&self, now: Moment) -> u64 {
+        self.rests_until_ms.load(Ordering::Relaxed).saturating_sub(now.steady_ms)
     }
 
     /// The counts now.
@@ -164,14 +219,31 @@ impl Drop for OpenTunnel<'_> {
     }
 }
 
+/// The WebSockets among `most` requests or connections: three quarters, and at least one.
+pub(crate) fn share_of_websockets(most: u64) -> u64 {
+    most - most / 4
+}
+
 /// Counts a request as in flight while it lives.
 #[derive(Debug)]
-pub struct InFlight<'a>(&'a Counts);
+pub struct InFlight<'a> {
+    counts: &'a Counts,
+    is_for_websocket: bool,
+}
+
+impl InFlight<'_> {
+    /// Counts it among the requests for WebSockets too; None if `most` are already there.
+    fn for_websocket(mut self, most: u64) -> Option<Self> {
+        self.is_for_websocket = true;
+        let before = self.counts.tunnels.entered.fetch_add(1, Ordering::Relaxed);
+        (before < most).then_some(self)
+    }
+}
 
 impl Counts {
     /// Counts a request in; None if `most` are already in flight.
     pub fn enter(&self, most: u64) -> Option<InFlight<'_>> {
-        let in_flight = InFlight(self);
+        let in_flight = InFlight { counts: self, is_for_websocket: false };
         if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
             return None;
         }
@@ -191,13 +263,49 @@ impl Counts {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.is_for_websocket {
+            self.counts.tunnels.entered.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn websockets_leave_a_quarter_to_other_requests() {
+        for (most, share) in [(1, 1), (2, 2), (3, 3), (4, 3), (5, 4), (384, 288)] {
+            assert_eq!(share_of_websockets(most), share, "{most}");
+        }
+        let counts = Counts::default();
+        let enter = || counts.enter(4)?.for_websocket(3);
+        let mut all = [enter(), enter(), enter()];
+        assert!(all.iter().all(Option::is_some) && counts.tunnels.entered() == 3);
+        assert!(enter().is_none());
+        let plain = counts.enter(4);
+        assert!(plain.is_some() && counts.enter(4).is_none());
+        all[0] = None;
+        assert!(enter().is_some());
+        drop((all, plain));
+        assert_eq!((counts.in_flight.into_inner(), counts.tunnels.entered.into_inner()), (0, 0));
+    }
+
+    #[test]
+    fn a_rest_ends_by_itself_or_with_an_answer() {
+        let at = |steady_ms| Moment { wall: Timestamp::from_secs(0), steady_ms };
+        let tunnels = TunnelCounts::default();
+        assert_eq!(tunnels.rest_left_ms(at(0)), 0);
+        assert!(!tunnels.rest(at(5), Duration::ZERO));
+        assert!(tunnels.rest(at(5), Duration::from_millis(10)));
+        assert!(!tunnels.rest(at(10), Duration::from_millis(1)), "it rests already");
+        assert_eq!((tunnels.rest_left_ms(at(14)), tunnels.rest_left_ms(at(15))), (1, 0));
+        assert!(tunnels.rest(at(15), Duration::from_millis(10)));
+        tunnels.rest_ends();
+        assert_eq!(tunnels.rest_left_ms(at(16)), 0);
+    }
 
     #[test]
     fn no_more_are_under_way_than_are_allowed() {

@@ -11,7 +11,7 @@ use crate::proxy::body::TakenBody;
 use crate::proxy::choice::{Candidate, Queue};
 use crate::proxy::failover::{forward, sharing};
 use crate::proxy::outcome::{RequestRecord, Stop};
-use crate::proxy::provider::Provider;
+use crate::proxy::provider::{Provider, share_of_websockets};
 use crate::proxy::reply::Reply;
 use crate::proxy::rights::Rights;
 use crate::proxy::route;
@@ -45,6 +45,7 @@ pub(super) fn open_websocket<'p>(
         _ if request.switch.is_none() => return Err(off("settings.server: \"tiny_http\"").into()),
         _ => rights.check_websocket()?,
     }
+    check_room(proxy)?;
     if let [only] = candidates.as_slice() {
         only.provider.wait_for_credential(&proxy.clock)?;
     }
@@ -53,6 +54,19 @@ pub(super) fn open_websocket<'p>(
     let sharing = sharing(proxy, head, &body, &candidates);
     let candidates = Queue::new(candidates, sharing);
     forward(proxy, request, target, body, candidates, reply, record, stopwatch)
+}
+
+/// Refuses a WebSocket if those of all providers leave too few connections to other requests.
+fn check_room(proxy: &Proxy) -> Result<(), Refusal> {
+    let most = share_of_websockets(proxy.settings.limits.max_connections as u64);
+    let entered: u64 = proxy.providers.iter().map(|one| one.counts.tunnels.entered()).sum();
+    if entered < most {
+        return Ok(());
+    }
+    let message = format!(
+        "There are {entered} WebSockets, which leave a quarter of settings.max_connections to other requests"
+    );
+    Err(Refusal::new(Code::Overloaded, message))
 }
 
 fn off(setting: &str) -> Refusal {

@@ -258,6 +258,36 @@ fn a_side_that_breaks_off_ends_the_other() {
 }
 
 #[test]
+fn a_provider_that_ends_a_websocket_before_a_close_frame_broke_off() {
+    let close = b"\x88\x02\x03\xe8".as_slice();
+    let half = &HELLO[..3];
+    for (last, errors) in [(half, 1), (HELLO, 1), (close, 0)] {
+        let peer = accepting(move |talk| {
+            talk.send(last);
+        });
+        let proxy = TestProxy::before(&peer.url());
+        let mut client = open(&proxy, "/");
+        let mut rest = Vec::new();
+        client.rest(&mut rest);
+        assert_eq!(rest, last);
+        drop(client);
+        eventually("it has ended", || {
+            let provider = proxy.ask(get("/-/status")).json()["providers"][0].clone();
+            provider["tunnels"]["open"] == 0 && provider["requests"]["errors"] == errors
+        });
+    }
+
+    // A client that ends first is no fault of the provider.
+    let peer = accepting(|talk| drop(talk.rest()));
+    let proxy = TestProxy::before(&peer.url());
+    drop(open(&proxy, "/"));
+    eventually("it has ended", || {
+        proxy.ask(get("/-/status")).json()["providers"][0]["tunnels"]["open"] == 0
+    });
+    assert_eq!(proxy.ask(get("/-/status")).json()["providers"][0]["requests"]["errors"], 0);
+}
+
+#[test]
 fn a_close_frame_arrives_though_its_sender_reads_nothing_more() {
     let peer = Peer::start(|mut talk| {
         talk.request();
@@ -530,6 +560,86 @@ fn a_websocket_counts_as_a_request_in_flight_while_it_is_open() {
     drop(client);
     eventually("it ends", || tunnels()["open"] == 0);
     open(&proxy, "/");
+}
+
+/// A provider of WebSockets that stay open, and of answers to other requests.
+fn both_kinds() -> Peer {
+    Peer::start(|mut talk| {
+        while let Some(seen) = talk.request() {
+            if seen.field("upgrade").is_some() {
+                talk.send(ACCEPTED);
+                return talk.wait_for_close();
+            }
+            talk.answer(200, "fine");
+        }
+    })
+}
+
+/// Idle WebSockets took every place of their provider, and of evertoken.
+#[test]
+fn websockets_leave_room_for_other_requests() {
+    let peer = both_kinds();
+    let lines = "auth_value: a\nmax_in_flight: 4";
+    let proxy = TestProxy::builder().provider("P", "openai", &peer.url(), lines).start();
+    let refused = |target: &str| {
+        let answer = proxy.ask(handshake(target, ""));
+        assert_eq!((answer.status, answer.code()), (503, "overloaded"), "{answer:?}");
+        assert_eq!(answer.field("retry-after"), Some("1"));
+        answer.body
+    };
+    let mut all: Vec<_> = (0..3).map(|_| open(&proxy, "/")).collect();
+    assert!(refused("/").contains("max_in_flight"));
+    assert_eq!(proxy.ask(get("/x")).body, "fine");
+    all.pop();
+    eventually("its place is free", || proxy.ask(handshake("/", "")).status == 101);
+
+    let proxy = TestProxy::builder()
+        .settings("max_connections: 8")
+        .provider("P", "openai", &peer.url(), "auth_value: a\nmax_in_flight: 4")
+        .provider("Q", "openai", &peer.url(), "auth_value: b\nmax_in_flight: 4")
+        .start();
+    let targets = ["/to/p/", "/to/q/", "/to/p/", "/to/q/", "/to/p/", "/to/q/"];
+    let all = targets.map(|target| open(&proxy, target));
+    let answer = proxy.ask(handshake("/to/p/", ""));
+    assert_eq!((answer.status, answer.code()), (503, "overloaded"), "{answer:?}");
+    assert!(answer.body.contains("settings.max_connections"), "{}", answer.body);
+    assert_eq!(proxy.ask(get("/to/q/x")).body, "fine");
+    drop(all);
+}
+
+/// Some proxies let handshakes hang. The provider was passed over for plain requests too.
+#[test]
+fn a_handshake_without_an_answer_moves_on_and_says_nothing_of_other_requests() {
+    let hanging = Peer::start(|mut talk| {
+        while let Some(seen) = talk.request() {
+            if seen.field("upgrade").is_some() {
+                return talk.wait_for_close();
+            }
+            talk.answer(200, "first");
+        }
+    });
+    let peer = both_kinds();
+    let proxy = TestProxy::builder()
+        .settings("timeouts: {response: 1}")
+        .provider("Hanging", "openai", &hanging.url(), "auth_value: a")
+        .provider("Fine", "openai", &peer.url(), "auth_value: b")
+        .start();
+    for _ in 0..2 {
+        open(&proxy, "/v1/responses");
+    }
+    assert_eq!(hanging.seen().len(), 1, "it is asked last for the second one");
+    assert_eq!(proxy.ask(get("/v1/responses/r1")).body, "first");
+    let status = proxy.ask(get("/-/status")).json();
+    assert_eq!(status["providers"][0]["state"], "ready");
+    assert_eq!(status["providers"][0]["requests"]["errors"], 1);
+
+    let alone = TestProxy::builder()
+        .settings("timeouts: {response: 1}")
+        .provider("Hanging", "openai", &hanging.url(), "auth_value: a")
+        .start();
+    let answer = alone.ask(handshake("/v1/responses", ""));
+    assert_eq!((answer.status, answer.code()), (504, "upstream_timeout"));
+    assert!(answer.body.contains("handshake of a WebSocket came within 1 s"), "{}", answer.body);
 }
 
 #[test]
