@@ -6,6 +6,8 @@ import http.server
 import json
 import os
 import pathlib
+import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -84,7 +86,14 @@ class Provider:
     def talk(self, connection):
         path = urllib.parse.urlsplit(connection.request.path).path
         report = lambda one: self.reports.extend(one)
-        kinds = {"/v1/echo": echo, "/v1/realtime": realtime, "/v1/responses": responses, "/v1/report": report}
+        kinds = {
+            "/v1/echo": echo,
+            "/v1/ping": ping,
+            "/v1/reset": reset,
+            "/v1/realtime": realtime,
+            "/v1/responses": responses,
+            "/v1/report": report,
+        }
         try:
             kinds[path](connection)
         except websockets.exceptions.ConnectionClosed as closed:
@@ -94,6 +103,18 @@ class Provider:
 def echo(connection):
     while True:
         connection.send(connection.recv())
+
+
+def ping(connection):
+    connection.send("pong" if connection.ping().wait(10) else "no pong came")
+
+
+def reset(connection):
+    """Ends in the middle of a frame, as a provider does that dies."""
+    connection.recv()
+    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.socket.sendall(b"\x82\x7e\xff\xffhalf a frame")
+    connection.socket.close()
 
 
 def realtime(connection):
@@ -156,6 +177,42 @@ def messages(world):
     assert len(world.provider.handshakes) == 3, "the first one came again with a newer token"
     extensions = [one.headers.get("sec-websocket-extensions", "") for one in world.provider.handshakes]
     assert ["permessage-deflate" in one for one in extensions] == [True, True, False], extensions
+
+
+def abrupt_ends(world):
+    """A side that dies is seen as such by the other, and in the log."""
+    with world.connect("/v1/ping") as connection:
+        assert connection.recv() == "pong"
+    with world.connect("/v1/reset") as connection:
+        connection.send("die")
+        try:
+            connection.recv()
+        except websockets.exceptions.ConnectionClosedError as closed:
+            assert closed.rcvd is None, closed
+    wait_for(lambda: any("/v1/reset -> 101" in line and "the provider broke off" in line for line in world.evertoken.lines()))
+    connection = world.connect("/v1/echo")
+    world.provider.closed.clear()
+    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.socket.close()
+    wait_for(lambda: world.provider.closed == [None], lambda: world.provider.closed)
+    wait_for(lambda: any("/v1/echo -> 101" in line and "the client went away" in line for line in world.evertoken.lines()))
+
+
+NODE = """
+const socket = new WebSocket("ADDRESS/v1/echo", ["realtime", "openai-insecure-api-key.KEY"]);
+socket.binaryType = "arraybuffer";
+socket.onopen = () => socket.send(new Uint8Array(3_000_000));
+socket.onmessage = (event) => socket.close(4001, String(event.data.byteLength));
+socket.onerror = (event) => { throw event.error ?? new Error(event.message); };
+socket.onclose = (event) => console.log(event.code, event.reason, event.wasClean, socket.protocol);
+"""
+
+
+def node_client(world, folder):
+    """The WebSocket that Node has of its own."""
+    script = NODE.replace("ADDRESS", world.address).replace("KEY", KEY)
+    printed = child.run(["node", "--experimental-websocket", "-e", script], folder, child.environment(folder))
+    assert printed == "4001 3000000 true realtime\n", printed
 
 
 def refusals(world):
@@ -263,6 +320,8 @@ def main():
         world = World(folder)
         try:
             messages(world)
+            abrupt_ends(world)
+            node_client(world, folder)
             refusals(world)
             realtime_client(world)
             key_among_subprotocols(world)
