@@ -121,7 +121,7 @@ impl Upstream {
             Ok(()) => {
                 let timeouts = match request.websocket_key {
                     None => self.timeouts.within(request.response_max),
-                    Some(_) => self.timeouts.of_handshake(),
+                    Some(_) => self.timeouts.of_handshake().within(request.response_max),
                 };
                 let watch = Watch::new(client);
                 self.send_head(&head, request, body, watch, timeouts, attempts).map_err(|error| {

@@ -84,7 +84,12 @@ pub(super) fn attempt<'p>(
         Err(Stop::Refused(late)) if is_for_websocket && late.code == Code::UpstreamTimeout => {
             rest_from_websockets(proxy, provider, &late.message);
         }
-        _ => judge(proxy, outgoing, &outcome, sent, &request.head.method),
+        _ => {
+            if is_for_websocket && outcome.is_ok() {
+                provider.counts.tunnels.rest_ends();
+            }
+            judge(proxy, outgoing, &outcome, sent, &request.head.method);
+        }
     }
     outcome.map(|Received { answer, finding }| {
         let is_refusal = matches!(finding, Finding::Limited(_));
@@ -309,7 +314,10 @@ fn send_once<'p>(
         target: &target,
         passed_on: &headers.passed_on,
         headers: &headers.own,
-        response_max: outgoing.response_max,
+        response_max: match key {
+            Some(_) => outgoing.provider.counts.tunnels.handshake_max(proxy.clock.now()),
+            None => outgoing.response_max,
+        },
         websocket_key: key,
     };
     let client = request.client;

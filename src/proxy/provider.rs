@@ -18,6 +18,9 @@ use crate::shared::keeper::CooldownSender;
 use crate::token::store::PostingKey;
 use crate::upstream::Upstream;
 
+/// The longest wait for the answer to a handshake of a WebSocket while others are asked first.
+const RESTING_HANDSHAKE_MAX: Duration = Duration::from_secs(2);
+
 /// One provider. It outlives a reload that does not change it.
 pub struct Provider {
     /// Its number in the token store.
@@ -192,6 +195,12 @@ impl TunnelCounts {
         before <= now.steady_ms && until_ms > now.steady_ms
     }
 
+    /// The longest wait for the answer to a handshake, if it is short: nobody should wait long for a provider that let the
+    /// last one pass.
+    pub(crate) fn handshake_max(&self, now: Moment) -> Option<Duration> {
+        (self.rest_left_ms(now) > 0).then_some(RESTING_HANDSHAKE_MAX)
+    }
+
     /// A handshake was answered.
     pub(crate) fn rest_ends(&self) {
         self.rests_until_ms.store(0, Ordering::Relaxed);
@@ -302,6 +311,8 @@ mod tests {
         assert!(tunnels.rest(at(5), Duration::from_millis(10)));
         assert!(!tunnels.rest(at(10), Duration::from_millis(1)), "it rests already");
         assert_eq!((tunnels.rest_left_ms(at(14)), tunnels.rest_left_ms(at(15))), (1, 0));
+        assert_eq!(tunnels.handshake_max(at(14)), Some(RESTING_HANDSHAKE_MAX));
+        assert_eq!(tunnels.handshake_max(at(15)), None);
         assert!(tunnels.rest(at(15), Duration::from_millis(10)));
         tunnels.rest_ends();
         assert_eq!(tunnels.rest_left_ms(at(16)), 0);

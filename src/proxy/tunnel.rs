@@ -57,7 +57,6 @@ pub(super) fn carry(
     };
     let client = switch.open().map_err(|error| no_tunnel(&error))?;
     begin(&answer.head, reply, record, stopwatch)?;
-    provider.counts.tunnels.rest_ends();
     let _open = provider.counts.tunnels.open();
     let Some(provider_end) = answer.into_end() else {
         return Err(Stop::UpstreamCut(Cut::BrokeOff));
