@@ -11,6 +11,7 @@ use crate::clock::Deadline;
 use crate::config::{Config, ListenAddress};
 use crate::current::Current;
 use crate::ingress::bind::{Listener, bind};
+use crate::ingress::listeners::Listeners;
 use crate::ingress::{Server, Service};
 use crate::proxy::state::Proxy;
 use crate::supervisor::watchdog::Watchdog;
@@ -67,12 +68,14 @@ impl App {
             }
         }
         let bound: Vec<Bound> = listeners.iter().map(|one| one.bound().clone()).collect();
+        let shown = Arc::new(Listeners::of(&listeners, settings.server));
+        let live = shown.live();
         let limits = settings.limits.clone();
         let server_kind = settings.server;
         let supervisor = environment.supervisor.clone();
-        let current = Current::start(config, bound.clone(), environment, load)?;
+        let current = Current::start(config, shown, environment, load)?;
         let service: Arc<dyn Service> = current.clone();
-        let server = Server::start(server_kind, listeners, limits, service);
+        let server = Server::start(server_kind, listeners, live, limits, service);
         let server = server.map_err(StartError::Thread)?;
         for address in &bound {
             info!("Listening on {address}");

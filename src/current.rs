@@ -10,13 +10,13 @@ use log::{error, info, warn};
 
 use crate::assemble::{Environment, Load, StartError, access_rules};
 use crate::bookkeeper::Bookkeeper;
-use crate::bound::Bound;
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::config::Config;
 use crate::current::changes::what_changed;
 use crate::current::parts::Parts;
 use crate::http::message::RequestHead;
 use crate::http::refusal::Refusal;
+use crate::ingress::listeners::Listeners;
 use crate::ingress::{After, Request, Service};
 use crate::proxy::metrics::Metrics;
 use crate::proxy::provider::Provider;
@@ -49,7 +49,7 @@ pub struct Current {
     /// Set by a stop: the result of a reload comes too late from now on.
     is_stopping: AtomicBool,
     metrics: Arc<Metrics>,
-    bound: Vec<Bound>,
+    listeners: Arc<Listeners>,
     load: Load,
     started_at: Timestamp,
     uptime: Stopwatch,
@@ -60,7 +60,7 @@ impl Current {
     /// Starts the parts that `config` asks for.
     pub fn start(
         config: Config,
-        bound: Vec<Bound>,
+        listeners: Arc<Listeners>,
         environment: Environment,
         load: Load,
     ) -> Result<Arc<Self>, StartError> {
@@ -72,7 +72,7 @@ impl Current {
         let uptime = Stopwatch::start();
         Ok(Arc::new_cyclic(|itself: &Weak<Self>| {
             let proxy =
-                new_proxy(config, providers, &mut parts, &bound, (started_at, uptime), itself);
+                new_proxy(config, providers, &mut parts, &listeners, (started_at, uptime), itself);
             Self {
                 proxy: RwLock::new(Arc::new(proxy)),
                 metrics: parts.metrics.clone(),
@@ -80,7 +80,7 @@ impl Current {
                 parts: Mutex::new(parts),
                 bookkeeper: Mutex::new(bookkeeper),
                 is_stopping: AtomicBool::new(false),
-                bound,
+                listeners,
                 load,
                 started_at,
                 uptime,
@@ -150,7 +150,7 @@ impl Current {
         notes.extend(parts.listening.needs_restart(&old.settings, &config.settings));
         info!("{}", what_changed(&old.configured(), &config.providers));
         let times = (self.started_at, self.uptime);
-        let proxy = new_proxy(config, providers, parts, &self.bound, times, &self.itself);
+        let proxy = new_proxy(config, providers, parts, &self.listeners, times, &self.itself);
         let mut in_use: Vec<PostingKey> = proxy.providers.iter().map(|one| one.key).collect();
         in_use.extend(parts.chains.in_use());
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
@@ -170,7 +170,7 @@ impl Current {
         let now = proxy.clock.now();
         let enabled = || proxy.providers.iter().filter(|one| one.config.enabled);
         let ready = enabled().filter(|one| one.source.has_one(&one.source.posting(), now)).count();
-        let bound: Vec<_> = self.bound.iter().map(ToString::to_string).collect();
+        let bound: Vec<_> = self.listeners.bound().iter().map(ToString::to_string).collect();
         format!(
             "Listening on {}; {ready} of {} providers have a credential to send",
             bound.join(", "),
@@ -240,12 +240,12 @@ fn new_proxy(
     config: Config,
     providers: Vec<Arc<Provider>>,
     parts: &mut Parts,
-    bound: &[Bound],
+    listeners: &Arc<Listeners>,
     (started_at, uptime): (Timestamp, Stopwatch),
     current: &Weak<Current>,
 ) -> Proxy {
     let Config { settings, model_routes, .. } = config;
-    let access = access_rules(&settings, bound, &parts.metrics, &mut parts.used);
+    let access = access_rules(&settings, &listeners.bound(), &parts.metrics, &mut parts.used);
     let current = current.clone();
     let watchers = Watchers::new(settings.limits.max_connections);
     Proxy {
@@ -261,6 +261,7 @@ fn new_proxy(
         started_at,
         configured_at: parts.environment.clock.wall(),
         last_reload: parts.last_reload.clone(),
+        listeners: listeners.clone(),
         uptime,
         turns: AtomicU64::new(parts.environment.rng.u64(..)),
         reload: Box::new(move || match current.upgrade() {

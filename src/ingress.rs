@@ -10,17 +10,20 @@ use crate::config::{Limits, ServerKind};
 
 pub(crate) mod bind;
 pub(crate) mod conn;
+mod counted;
 pub(crate) mod door;
 pub(crate) mod guest;
 pub(crate) mod handed;
 pub(crate) mod hosting;
 pub(crate) mod listener;
+pub(crate) mod listeners;
 pub(crate) mod live;
 pub(crate) mod other_protocol;
 pub(crate) mod pool;
 mod reception;
 pub(crate) mod service;
 pub(crate) mod switch;
+pub(crate) mod tally;
 pub(crate) mod tiny;
 mod tls;
 
@@ -37,17 +40,18 @@ pub enum Server {
 }
 
 impl Server {
-    /// Starts a server of `kind`. `tiny_http` takes the first of the `listeners`, and the configuration's check sees to
+    /// Starts a server of `kind`, whose open connections are in `live`. `tiny_http` takes the first of the `listeners`, and the configuration's check sees to
     /// it that it is the only one.
     pub fn start(
         kind: ServerKind,
         listeners: Vec<bind::Listener>,
+        live: Arc<live::Live>,
         limits: Limits,
         service: Arc<dyn Service>,
     ) -> std::io::Result<Self> {
         match kind {
             ServerKind::Builtin => {
-                listener::BuiltinServer::start(listeners, limits, service).map(Self::Builtin)
+                listener::BuiltinServer::start(listeners, live, limits, service).map(Self::Builtin)
             }
             ServerKind::TinyHttp => {
                 tiny::TinyServer::start(&listeners, limits, service).map(Self::Tiny)

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::report::listeners::ListenerReport;
 use crate::report::usage::UsageReport;
 use crate::report::words::time;
 use crate::shared::health::StoreReport;
@@ -11,6 +12,7 @@ use crate::token::waiting::Waiting;
 
 pub(crate) mod advice;
 pub(crate) mod html;
+pub(crate) mod listeners;
 pub(crate) mod listing;
 pub(crate) mod usage;
 pub(crate) mod words;
@@ -39,6 +41,9 @@ pub(crate) struct Report {
     /// The tokens of the last days; None if they are not counted.
     #[serde(default)]
     pub usage: Option<UsageReport>,
+    /// The addresses at which clients come. An older evertoken says nothing about them.
+    #[serde(default)]
+    pub listeners: Vec<ListenerReport>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<ProviderReport>,
 }
@@ -256,12 +261,14 @@ impl State {
 }
 
 impl Report {
-    /// The report without values that change just because time passes, to tell whether something happened.
+    /// The report without values that change just because time passes, or because somebody looks at it, to tell whether
+    /// something happened.
     pub(crate) fn at_rest(&self) -> Self {
         let mut report = self.clone();
         (report.now, report.uptime_seconds) = (Timestamp::default(), 0);
         let tokens = report.providers.iter_mut().filter_map(|provider| provider.token.as_mut());
         tokens.for_each(|token| token.expires_in_seconds = None);
+        report.listeners.iter_mut().for_each(ListenerReport::at_rest);
         if let Some(store) = &mut report.token_store {
             store.clock_offset_ms = None;
         }
@@ -334,6 +341,11 @@ mod tests {
                 refresh_due_at: None,
                 generation: 1,
             });
+            let mut listener = listeners::sample();
+            // The page's own connection, too.
+            let own = listener.connections.as_mut().unwrap();
+            (own.open, own.total, own.failed_handshakes) = (seconds, seconds, seconds);
+            listener.certificate.as_mut().unwrap().expires_in_seconds = Some(left);
             Report {
                 version: "0".into(),
                 started_at: Timestamp::from_secs(0),
@@ -344,12 +356,16 @@ mod tests {
                 token_store: None,
                 failed_reload: None,
                 usage: None,
+                listeners: vec![listener],
                 providers: vec![provider],
             }
         };
         assert_eq!(at(1).at_rest(), at(2).at_rest());
         let mut other = at(1);
         other.providers[0].requests.total = 1;
+        assert_ne!(at(1).at_rest(), other.at_rest());
+        let mut other = at(1);
+        other.listeners[0].certificate.as_mut().unwrap().problem = None;
         assert_ne!(at(1).at_rest(), other.at_rest());
     }
 
@@ -372,6 +388,7 @@ mod tests {
                 token_store: None,
                 failed_reload: None,
                 usage: None,
+                listeners: Vec::new(),
                 providers: providers.collect(),
             };
             report.summary()

@@ -31,6 +31,7 @@ pub use crate::ingress::bind::bind as bind_listener;
 pub use crate::ingress::conn::serve as serve_connection;
 pub use crate::ingress::guest::Guest;
 pub use crate::ingress::live::Live;
+pub use crate::ingress::tally::ListenerTally;
 pub use crate::ingress::{After, Request, Server, Service};
 pub use crate::proxy::model::{find as find_model, rename as rename_model};
 pub use crate::proxy::reply::Reply;

@@ -3,6 +3,8 @@
 
 mod certificate;
 mod trust;
+mod validity;
 
 pub(crate) use certificate::OwnCertificate;
 pub(crate) use trust::{ReadWrite, ask, only};
+pub(crate) use validity::Validity;

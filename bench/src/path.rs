@@ -15,6 +15,7 @@ use evertoken::testing::App;
 use evertoken::testing::Clock;
 use evertoken::testing::Environment;
 use evertoken::testing::Guest;
+use evertoken::testing::ListenerTally;
 use evertoken::testing::Live;
 use evertoken::testing::Proxy;
 use evertoken::testing::Refusal;
@@ -152,7 +153,9 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
     feeding.send_next()?;
     let live = Arc::new(Live::default());
     let served = Arc::new(served);
-    let entry = live.enter(served.clone(), served.clone(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let tally = Arc::<ListenerTally>::default().accept();
+    let entry =
+        live.enter(served.clone(), served.clone(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), tally);
     serve_connection(Guest { stream: served, entry, read: Vec::new() }, &limits, &feeding);
     let left = feeding.left.load(Ordering::SeqCst);
     if left == 0 { Ok(()) } else { Err(format!("{left} requests were not served").into()) }

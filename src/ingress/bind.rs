@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::bound::{Bound, connect_unix};
 use crate::clock::Deadline;
 use crate::config::ListenAddress;
+use crate::ingress::tally::ListenerTally;
 use crate::listener_owner::{self, Process};
 use crate::liveness::{Peer, watch_peer};
 use crate::platform;
@@ -34,6 +35,10 @@ const FOLDER_LOOK_EVERY: Duration = Duration::from_millis(1);
 pub struct Listener {
     pub(super) socket: Arc<Socket>,
     bound: Bound,
+    /// The address as configured; None if it was handed over.
+    pub(super) configured: Option<String>,
+    /// Counts its connections.
+    pub(super) tally: Arc<ListenerTally>,
     file: Option<SocketFile>,
     /// A service manager bound it and keeps it.
     pub(super) is_handed: bool,
@@ -47,7 +52,19 @@ impl Listener {
         if let Bound::Tcp(address) = &bound {
             watch_peer(&socket, Peer::at(address.ip()));
         }
-        Self { socket: Arc::new(socket), bound, file: None, is_handed: true, tls: None }
+        Self { is_handed: true, ..Self::new(socket, bound) }
+    }
+
+    fn new(socket: Socket, bound: Bound) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            bound,
+            configured: None,
+            tally: Arc::default(),
+            file: None,
+            is_handed: false,
+            tls: None,
+        }
     }
 
     /// The socket itself.
@@ -86,10 +103,11 @@ impl Listener {
 
 /// Binds `address` and listens.
 pub fn bind(address: &ListenAddress) -> io::Result<Listener> {
-    match address {
+    let listener = match address {
         ListenAddress::Tcp { host, port } => bind_tcp(host, *port),
         ListenAddress::Unix { path, mode } => bind_unix(path, *mode),
-    }
+    };
+    Ok(Listener { configured: Some(address.to_string()), ..listener? })
 }
 
 /// Binds `host`, a name or an address.
@@ -113,8 +131,7 @@ fn bind_address(address: SocketAddr) -> io::Result<Listener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    let bound = Bound::Tcp(bound);
-    Ok(Listener { socket: Arc::new(socket), bound, file: None, is_handed: false, tls: None })
+    Ok(Listener::new(socket, Bound::Tcp(bound)))
 }
 
 /// Binds a unix socket at `path`, in place of one on which nobody listens.
@@ -131,7 +148,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     let bound = Bound::Unix(path.to_owned());
-    Ok(Listener { socket: Arc::new(socket), bound, file: Some(file), is_handed: false, tls: None })
+    Ok(Listener { file: Some(file), ..Listener::new(socket, bound) })
 }
 
 /// Keeps other evertokens from binding in the folder of `path`; None if that can't be had, which is no reason not to

@@ -16,8 +16,9 @@ use crate::http::head::request::RequestReader;
 use crate::http::message::{BodyLength, RequestHead, Version};
 use crate::http::refusal::{Code, Refusal};
 use crate::http::websocket;
+use crate::ingress::counted::{Output, Patient};
 use crate::ingress::guest::Guest;
-use crate::ingress::live::LiveConnection;
+use crate::ingress::live::{ByteCounter, LiveConnection};
 use crate::ingress::other_protocol;
 use crate::ingress::service::{After, Request, Service};
 use crate::ingress::switch::Switch;
@@ -50,7 +51,8 @@ pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> Connection
     // If an option can't be set, the connection is still served.
     let _ = stream.set_nodelay(true);
     let _ = stream.set_write_timeout(Some(limits.idle));
-    let mut input = Input::new(stream.clone(), read, limits.client_idle);
+    entry.bytes().add_received(read.len());
+    let mut input = Input::new(stream.clone(), entry.byte_counter(), read, limits.client_idle);
     loop {
         match next_request(&mut input, limits, service, entry) {
             Then::Next => {}
@@ -112,7 +114,7 @@ fn next_request(
     }
     entry.head_begins();
     let stream = input.stream.clone();
-    let mut out = &*stream;
+    let mut out = Output { stream: &stream, bytes: entry.bytes() };
     let head = match input.read_head(limits.client_head) {
         Ok(Some(head)) if entry.end_wait() => head,
         Ok(head) if entry.gave_way() => return Then::GiveWay(head.map(Box::new)),
@@ -143,9 +145,11 @@ fn next_request(
 /// Answers what is no head. What is not even HTTP/1 could make nothing of the answer.
 #[cold]
 fn refuse_head(refusal: &Refusal, input: &Input, service: &dyn Service) -> Then {
-    match other_protocol::of(input.held()) {
-        Some(protocol) => protocol.say(&input.stream),
-        None => service.refuse(refusal, None, &mut &*input.stream),
+    if let Some(protocol) = other_protocol::of(input.held()) {
+        protocol.say(&input.stream);
+    } else {
+        let bytes = input.bytes.counts();
+        service.refuse(refusal, None, &mut Output { stream: &input.stream, bytes });
     }
     Then::Linger
 }
@@ -203,6 +207,7 @@ fn linger(input: &mut Input, entry: &LiveConnection) {
 /// The client's socket, with bytes that were read from it and not yet used.
 struct Input {
     stream: Arc<TcpStream>,
+    bytes: ByteCounter,
     buffer: Buffer,
     /// The longest silence within a body.
     silence_max: Duration,
@@ -211,12 +216,17 @@ struct Input {
 }
 
 impl Input {
-    fn new(stream: Arc<TcpStream>, read: Vec<u8>, silence_max: Duration) -> Self {
+    fn new(
+        stream: Arc<TcpStream>,
+        bytes: ByteCounter,
+        read: Vec<u8>,
+        silence_max: Duration,
+    ) -> Self {
         let is_set = stream.set_read_timeout(Some(silence_max)).is_ok();
         let socket_silence_max = is_set.then_some(silence_max);
         // A large body is read into its reader's own buffer.
         let buffer = Buffer::holding(read, BUFFER_BYTES);
-        Self { stream, buffer, silence_max, socket_silence_max }
+        Self { stream, bytes, buffer, silence_max, socket_silence_max }
     }
 
     fn held(&self) -> &[u8] {
@@ -283,24 +293,8 @@ impl Input {
     }
 
     fn fill_now(&mut self) -> io::Result<usize> {
-        self.buffer.fill(&mut Patient(&self.stream))
-    }
-}
-
-/// A client's socket, whose own limit of silence shows as `TimedOut`.
-struct Patient<'a>(&'a TcpStream);
-
-impl Read for Patient<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-                outcome => return outcome,
-            }
-        }
+        let Self { stream, bytes, buffer, .. } = self;
+        buffer.fill(&mut Patient { stream, bytes: bytes.counts() })
     }
 }
 
@@ -343,7 +337,9 @@ impl Read for Input {
         if self.held().is_empty() && buffer.len() >= BUFFER_BYTES {
             // A large piece need not pass through our own buffer.
             let outcome = self.await_bytes(self.silence_max);
-            let outcome = outcome.and_then(|()| Patient(&self.stream).read(buffer));
+            let outcome = outcome.and_then(|()| {
+                Patient { stream: &self.stream, bytes: self.bytes.counts() }.read(buffer)
+            });
             return outcome.map_err(|error| body_fault(&error));
         }
         let held = self.fill_buf()?;
@@ -400,7 +396,8 @@ impl Read for ClientBody<'_> {
         if self.continue_due {
             self.continue_due = false;
             if self.input.held().is_empty() {
-                let mut out = &*self.input.stream;
+                let stream = &self.input.stream;
+                let mut out = Output { stream, bytes: self.input.bytes.counts() };
                 out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
                     .map_err(|_| BodyFault::Gone.into_io())?;
             }

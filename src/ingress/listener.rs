@@ -20,6 +20,7 @@ use crate::ingress::live::Live;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
 use crate::ingress::reception::Reception;
 use crate::ingress::service::Service;
+use crate::ingress::tally::ListenerTally;
 use crate::ingress::tls::TlsServer;
 use crate::liveness::{Peer, has_event, watch_peer};
 use crate::platform::{self, Wake};
@@ -66,10 +67,10 @@ impl BuiltinServer {
     /// Starts to accept.
     pub fn start(
         listeners: Vec<Listener>,
+        live: Arc<Live>,
         limits: Limits,
         service: Arc<dyn Service>,
     ) -> io::Result<Self> {
-        let live = Arc::new(Live::default());
         let (stopping, stopped) = bounded(0);
         let pool = Pool::new(limits.max_connections, WORKER_IDLE_MAX);
         let handshake_max = limits.client_head;
@@ -100,6 +101,7 @@ impl BuiltinServer {
                 stopped: stopped.clone(),
                 has_remote_clients: listener.has_remote_clients(),
                 tls: tls.clone().filter(|_| listener.tls.is_some()),
+                tally: listener.tally.clone(),
                 last_said: None,
             };
             let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
@@ -188,6 +190,7 @@ struct Acceptor {
     has_remote_clients: bool,
     /// Ends TLS, if clients speak it at the address.
     tls: Option<Arc<TlsServer>>,
+    tally: Arc<ListenerTally>,
     last_said: Option<Stopwatch>,
 }
 
@@ -227,9 +230,10 @@ impl Acceptor {
         }
         let stream = Arc::new(stream);
         if let (Some(tls), Some(from)) = (&self.tls, from) {
-            return tls.take(stream, from);
+            return tls.take(stream, from, self.tally.accept());
         }
-        if let Err(error) = self.reception.receive(stream.clone(), stream, from) {
+        let tally = self.tally.accept();
+        if let Err(error) = self.reception.receive(stream.clone(), stream, from, tally) {
             self.say(&format!("No worker thread can be made: {error}"));
         }
     }

@@ -12,6 +12,7 @@ use rustix::event::PollFlags;
 use socket2::SockRef;
 
 use crate::clock::Deadline;
+use crate::ingress::tally::{ByteCounts, ConnectionTally, ListenerCounts, ListenerTally};
 use crate::liveness::has_event;
 use crate::platform::Wake;
 
@@ -52,6 +53,18 @@ struct Open {
     is_new: AtomicBool,
     /// It carries no requests any more, but a WebSocket.
     is_tunnel: AtomicBool,
+    tally: ConnectionTally,
+}
+
+/// Counts the bytes of a connection that leaves its worker's hands.
+#[derive(Clone, Debug)]
+pub(crate) struct ByteCounter(Arc<Open>);
+
+impl ByteCounter {
+    /// The counts.
+    pub(super) fn counts(&self) -> &ByteCounts {
+        self.0.tally.bytes()
+    }
 }
 
 const SERVING: u64 = 0;
@@ -98,17 +111,18 @@ impl Live {
 
     /// Puts a new connection in. It gives way to no other until [`LiveConnection::begin_wait`].
     /// `client` is the client's own connection, which is another one than the served `stream` if it speaks TLS, and
-    /// `from` its address; None for a unix socket.
+    /// `from` its address; None for a unix socket. `tally` counts it.
     pub fn enter(
         self: &Arc<Self>,
         stream: Arc<TcpStream>,
         client: Arc<TcpStream>,
         from: Option<IpAddr>,
+        tally: ConnectionTally,
     ) -> LiveConnection {
         let origin = from.map(PeerNetwork::of);
         let wait = AtomicU64::new(SERVING);
         let (is_new, is_tunnel) = (AtomicBool::new(true), AtomicBool::new(false));
-        let open = Arc::new(Open { stream, client, origin, wait, is_new, is_tunnel });
+        let open = Arc::new(Open { stream, client, origin, wait, is_new, is_tunnel, tally });
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
@@ -117,6 +131,19 @@ impl Live {
             *state.by_origin.entry(origin).or_default() += 1;
         }
         LiveConnection { live: self.clone(), open, id }
+    }
+
+    /// The counts of these listeners, with the bytes of their open connections.
+    pub(super) fn counts(&self, listeners: &[&Arc<ListenerTally>]) -> Vec<ListenerCounts> {
+        // A connection that ends meanwhile would be counted twice, or not at all.
+        let state = self.state();
+        let of = |listener: &&Arc<ListenerTally>| {
+            let mut counts = listener.counts();
+            let open = state.open.values().filter(|open| open.tally.is_of(listener));
+            open.for_each(|open| open.tally.add_to(&mut counts));
+            counts
+        };
+        listeners.iter().map(of).collect()
     }
 
     /// Ends the connection that waits longest: false if none waits.
@@ -310,6 +337,16 @@ impl LiveConnection {
         }
     }
 
+    /// Counts its bytes.
+    pub(super) fn bytes(&self) -> &ByteCounts {
+        self.open.tally.bytes()
+    }
+
+    /// The same for a part of the program that can't borrow it.
+    pub(super) fn byte_counter(&self) -> ByteCounter {
+        ByteCounter(self.open.clone())
+    }
+
     /// True if it came over a unix socket.
     pub(crate) fn is_by_unix(&self) -> bool {
         self.open.origin.is_none()
@@ -334,6 +371,7 @@ impl LiveConnection {
 impl Drop for LiveConnection {
     fn drop(&mut self) {
         let mut state = self.live.state();
+        self.open.tally.settle();
         state.open.remove(&self.id);
         if let Some(origin) = self.open.origin
             && let Some(count) = state.by_origin.get_mut(&origin)
@@ -349,98 +387,4 @@ impl Drop for LiveConnection {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpListener;
-
-    use super::*;
-
-    /// A connection that entered `live` from `address`, and its client's end.
-    fn enter(live: &Arc<Live>, address: &str) -> (LiveConnection, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let stream = Arc::new(listener.accept().unwrap().0);
-        let entry = live.enter(stream.clone(), stream, Some(address.parse().unwrap()));
-        assert!(entry.begin_wait(false));
-        (entry, client)
-    }
-
-    #[test]
-    fn the_longest_wait_gives_way_and_who_is_served_does_not() {
-        let live = Arc::default();
-        let (first, _c) = enter(&live, "127.0.0.1");
-        let (second, _d) = enter(&live, "127.0.0.1");
-        let (third, _e) = enter(&live, "127.0.0.1");
-        assert!(first.end_wait());
-        assert!(live.give_way());
-        assert!(second.gave_way() && !second.end_wait());
-        assert_eq!((&*second.open.stream).read(&mut [0]).unwrap(), 0, "its worker wakes up");
-        assert!(first.begin_wait(false), "it waits again, now for a shorter time than the third");
-        assert!(second.begin_wait(false) && second.gave_way(), "it gave way for good");
-        assert!(live.give_way());
-        assert!(third.gave_way() && !first.gave_way());
-        assert!(first.end_wait());
-        assert!(!live.give_way(), "nobody waits");
-    }
-
-    #[test]
-    fn a_connection_whose_request_is_about_to_be_read_does_not_give_way() {
-        let live = Arc::default();
-        let (entry, mut client) = enter(&live, "127.0.0.1");
-        client.write_all(b"GET").unwrap();
-        assert_eq!(entry.open.stream.peek(&mut [0]).unwrap(), 1, "it has come");
-        assert!(!live.give_way());
-    }
-
-    #[test]
-    fn an_address_has_its_share_and_its_own_waits_make_room() {
-        let live = Arc::default();
-        let (one, _a) = enter(&live, "10.0.0.1");
-        let (two, _b) = enter(&live, "::ffff:10.0.0.1");
-        assert!(two.has_share(2));
-        let (three, _c) = enter(&live, "10.0.0.1");
-        assert!(three.has_share(2), "one that waited gave way");
-        assert!(one.gave_way());
-        assert!(two.end_wait());
-        assert!(!three.has_share(2), "the others are served, and it does not end itself");
-        let (other, _d) = enter(&live, "10.0.0.2");
-        assert!(other.has_share(1));
-        drop(one);
-        assert!(three.has_share(2));
-        drop((two, three, other));
-        assert!(live.state().by_origin.is_empty() && live.state().open.is_empty());
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_address_and_loopback_none() {
-        let live = Arc::default();
-        let (one, _a) = enter(&live, "2001:db8::1");
-        let (two, _b) = enter(&live, "2001:db8::ffff");
-        assert!(one.end_wait() && !two.has_share(1));
-        let (other, _c) = enter(&live, "2001:db8:0:1::1");
-        assert!(other.has_share(1));
-        for own in ["127.0.0.1", "::1"] {
-            let (first, _d) = enter(&live, own);
-            let (second, _e) = enter(&live, own);
-            assert!(first.end_wait() && second.has_share(1), "{own}");
-        }
-    }
-
-    #[test]
-    fn a_stop_cuts_off_what_is_left_after_the_grace() {
-        let live: Arc<Live> = Arc::default();
-        let (idle, mut client) = enter(&live, "127.0.0.1");
-        assert!(idle.is_first() && !idle.is_first());
-        let (in_head, _c) = enter(&live, "127.0.0.1");
-        in_head.head_begins();
-        let (serving, _d) = enter(&live, "127.0.0.1");
-        assert!(serving.end_wait());
-        drop(idle);
-        assert_eq!(live.drain(Duration::ZERO), 2);
-        assert_eq!(client.read(&mut [0]).unwrap(), 0);
-        assert!(serving.begin_wait(false), "its first request may still come");
-        assert!(serving.is_first());
-        assert!(serving.begin_wait(true) && !serving.begin_wait(false), "it is to end");
-        assert!(in_head.end_wait(), "it may still be told");
-    }
-}
+mod tests;

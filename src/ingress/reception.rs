@@ -8,6 +8,7 @@ use crate::ingress::guest::{Guest, Offer};
 use crate::ingress::hosting::{Hosting, Word};
 use crate::ingress::live::Live;
 use crate::ingress::pool::Pool;
+use crate::ingress::tally::ConnectionTally;
 
 /// Takes in new connections.
 #[derive(Clone)]
@@ -25,8 +26,9 @@ impl Reception {
         stream: Arc<TcpStream>,
         client: Arc<TcpStream>,
         from: Option<IpAddr>,
+        tally: ConnectionTally,
     ) -> io::Result<()> {
-        let entry = self.live.enter(stream.clone(), client, from);
+        let entry = self.live.enter(stream.clone(), client, from, tally);
         let door = &self.hosting.door;
         if !entry.has_share(self.hosting.limits.max_connections_per_address) {
             let why = "All settings.max_connections_per_address are in use";

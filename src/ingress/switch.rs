@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::net::{RecvFlags, recv, send};
 
 use crate::http::end::End;
-use crate::ingress::live::LiveConnection;
+use crate::ingress::live::{ByteCounter, LiveConnection};
 use crate::platform::{self, Wake};
 
 /// The connection of a request that may become a tunnel.
@@ -30,7 +30,10 @@ pub(crate) struct ClientEnd {
 
 /// A client's socket, of which no read and no write waits.
 #[derive(Debug)]
-pub(crate) struct ClientStream(Arc<TcpStream>);
+pub(crate) struct ClientStream {
+    stream: Arc<TcpStream>,
+    bytes: ByteCounter,
+}
 
 impl<'a> Switch<'a> {
     /// The connection `stream`, after whose request the `early` bytes came.
@@ -45,19 +48,24 @@ impl<'a> Switch<'a> {
     /// Makes it the client's end of a tunnel. A stop then lets the tunnel take leave.
     pub(crate) fn open(self) -> io::Result<ClientEnd> {
         let stop = self.entry.become_tunnel()?;
-        Ok(ClientEnd { stream: ClientStream(self.stream.clone()), early: self.early, stop })
+        let stream = ClientStream { stream: self.stream.clone(), bytes: self.entry.byte_counter() };
+        Ok(ClientEnd { stream, early: self.early, stop })
     }
 }
 
 impl Read for ClientStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(&self.0, buffer, RecvFlags::DONTWAIT)?.0)
+        let count = recv(&self.stream, buffer, RecvFlags::DONTWAIT)?.0;
+        self.bytes.counts().add_received(count);
+        Ok(count)
     }
 }
 
 impl Write for ClientStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(&self.0, bytes, platform::SEND)?)
+        let count = send(&self.stream, bytes, platform::SEND)?;
+        self.bytes.counts().add_sent(count);
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -67,7 +75,7 @@ impl Write for ClientStream {
 
 impl End for ClientStream {
     fn socket(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.stream.as_fd()
     }
 
     fn holds_bytes(&self) -> bool {
@@ -79,6 +87,6 @@ impl End for ClientStream {
     }
 
     fn end_sending(&mut self) -> io::Result<bool> {
-        self.0.shutdown(Shutdown::Write).map(|()| true)
+        self.stream.shutdown(Shutdown::Write).map(|()| true)
     }
 }

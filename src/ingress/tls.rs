@@ -16,6 +16,7 @@ use log::debug;
 use crate::clock::Clock;
 use crate::ingress::door::visitors_max;
 use crate::ingress::reception::Reception;
+use crate::ingress::tally::ConnectionTally;
 use crate::platform::{Interest, Poller, Wake};
 use crate::thread::{self, Thread};
 use crate::tls::OwnCertificate;
@@ -85,10 +86,10 @@ impl TlsServer {
     }
 
     /// Takes over the connection of a client at `address`.
-    pub(super) fn take(&self, stream: Arc<TcpStream>, address: IpAddr) {
+    pub(super) fn take(&self, stream: Arc<TcpStream>, address: IpAddr, tally: ConnectionTally) {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
         let counted = HandshakeCount::new(&self.handshakes);
-        self.threads[next].say(Word::Client(Client { stream, address, counted }));
+        self.threads[next].say(Word::Client(Client { stream, address, pending: (counted, tally) }));
     }
 
     /// True if connections shake hands, or are about to.

@@ -1,16 +1,23 @@
-//! Counters and timers as Prometheus text; the only file that uses `prometheus`.
+//! Counters and timers as Prometheus text; no file outside of this folder uses `prometheus`.
 
 use std::time::Duration;
 
-use prometheus::core::{Collector, Metric};
+use prometheus::core::Metric;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::clock::Timestamp;
+use crate::ingress::listeners::ListenerNow;
+use crate::proxy::metrics::families::{
+    as_float, counter, gauge, gauge_by, registered, seconds_since_1970,
+};
 use crate::report::{Latency, TunnelsReport};
 use crate::usage::table::{Row, Table};
+
+mod families;
+mod listeners;
 
 /// Upper bounds of the histograms, in seconds: from the time for a small answer to the longest streams.
 const BUCKETS: [f64; 14] =
@@ -223,10 +230,11 @@ impl Metrics {
     }
 
     /// All metrics in the text format, version 0.0.4, with the providers' present state, the number of log lines
-    /// dropped and the `usage` since the start.
+    /// dropped, and the `listeners` and the `usage` since the start.
     pub(crate) fn scrape(
         &self,
         providers: &[ProviderNow<'_>],
+        listeners: &[ListenerNow<'_>],
         configuration: ConfigurationNow,
         log_lines_dropped: u64,
         usage: &Table,
@@ -234,6 +242,7 @@ impl Metrics {
         let mut families = self.registry.gather();
         let now = state(providers, configuration, log_lines_dropped);
         add_usage(&now, usage);
+        listeners::add(&now, listeners);
         families.extend(now.gather());
         families.sort_by(|one, other| one.name().cmp(other.name()));
         let mut bytes = Vec::new();
@@ -290,9 +299,7 @@ fn state(
         "Bytes that passed in WebSockets: received from clients, and sent to them",
         "direction",
     );
-    let by_window = |name, help| {
-        registered(&now, GaugeVec::new(Opts::new(name, help), &["provider", "window"]))
-    };
+    let by_window = |name, help| gauge_by(&now, name, help, &["provider", "window"]);
     let remaining = by_window(
         "evertoken_quota_remaining_ratio",
         "The share of a provider's quota that is left, by window, as its last answer said; the least of its models",
@@ -366,14 +373,6 @@ fn add_usage(registry: &Registry, usage: &Table) {
     }
 }
 
-fn as_float(count: u64) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
-}
-
-fn seconds_since_1970(at: Timestamp) -> f64 {
-    Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0)).as_secs_f64()
-}
-
 /// The time within which `percent` of `total` came, in milliseconds, by linear interpolation within its bucket, as in
 /// Prometheus; the last bound for values beyond it. None without values.
 #[expect(
@@ -398,30 +397,10 @@ fn quantile_ms(buckets: &[(f64, u64)], total: u64, percent: u32) -> Option<u64> 
     Some((lower * 1000.0).round() as u64)
 }
 
-/// A counter for each provider and each value of `label`.
-fn counter(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
-    registered(registry, IntCounterVec::new(Opts::new(name, help), &["provider", label]))
-}
-
-/// A value for each provider.
-fn gauge(registry: &Registry, name: &str, help: &str) -> GaugeVec {
-    registered(registry, GaugeVec::new(Opts::new(name, help), &["provider"]))
-}
-
 /// Durations for each provider.
 fn histogram(registry: &Registry, name: &str, help: &str) -> HistogramVec {
     let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
     registered(registry, HistogramVec::new(options, &["provider"]))
-}
-
-/// Adds a metric to the registry. Names and labels are literals in this file, and each is used once.
-fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: Result<C, prometheus::Error>,
-) -> C {
-    let metric = metric.expect("its name and labels are valid");
-    registry.register(Box::new(metric.clone())).expect("there is no other of its name");
-    metric
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::proxy::state::Proxy;
 mod chart;
 pub(crate) mod events;
 mod html;
+mod listeners;
 mod quota;
 mod status;
 pub(crate) mod token;
@@ -147,6 +148,11 @@ fn ready(proxy: &Proxy) -> Page {
         }
         warnings.extend(status::warning(provider, &posting, posting.missing.as_ref(), now));
     }
+    for listener in proxy.listeners.now() {
+        let doubt = listener.certificate.and_then(|validity| validity.doubt(now.wall));
+        let told = doubt.map(|why| format!("The certificate of settings.tls {why}"));
+        warnings.extend(told.filter(|told| !warnings.contains(told)));
+    }
     let ready = missing.is_empty();
     let value = json!({ "ready": ready, "unavailable": missing, "warnings": warnings });
     let mut page = json_page(if ready { 200 } else { 503 }, &value);
@@ -195,7 +201,8 @@ fn metrics(proxy: &Proxy) -> Page {
     };
     let usage = proxy.usage.as_ref().map(|ledger| ledger.of_run()).unwrap_or_default();
     let dropped = logger::dropped_lines();
-    let text = proxy.metrics.scrape(&stands, configuration, dropped, &usage);
+    let listeners = proxy.listeners.now();
+    let text = proxy.metrics.scrape(&stands, &listeners, configuration, dropped, &usage);
     page(200, Metrics::CONTENT_TYPE, text)
 }
 

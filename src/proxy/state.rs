@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::config::{self, ModelRoute, Settings};
+use crate::ingress::listeners::Listeners;
 use crate::proxy::access::Access;
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
@@ -36,6 +37,8 @@ pub struct Proxy {
     pub configured_at: Timestamp,
     /// The last reload, if it failed.
     pub last_reload: Arc<LastReload>,
+    /// The addresses at which clients come.
+    pub listeners: Arc<Listeners>,
     /// Measures the time since the start.
     pub uptime: Stopwatch,
     /// The metrics.

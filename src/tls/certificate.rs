@@ -12,11 +12,12 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::{TlsPaths, secret_file};
 use crate::secret::Secret;
 use crate::signing::{Certificate, SigningKey};
 use crate::tls::trust;
+use crate::tls::validity::Validity;
 
 /// The one protocol within TLS (RFC 7301).
 const HTTP_1: &[u8] = b"http/1.1";
@@ -45,8 +46,7 @@ struct Shown {
     server: Arc<ServerConfig>,
     /// Trusts the certificate.
     client: Arc<ClientConfig>,
-    begins: Timestamp,
-    ends: Timestamp,
+    validity: Validity,
 }
 
 impl OwnCertificate {
@@ -54,7 +54,7 @@ impl OwnCertificate {
     pub(crate) fn read(paths: TlsPaths, clock: &Clock) -> Result<Self, String> {
         let ticketer = ring::Ticketer::new().map_err(|why| why.to_string())?;
         let shown = Arc::new(make(&paths, &ticketer, None)?.expect("nothing was made before"));
-        if let Some(doubt) = shown.doubt(clock.wall()) {
+        if let Some(doubt) = shown.validity.doubt(clock.wall()) {
             warn!("The certificate '{}' {doubt}", paths.certificate.display());
         }
         Ok(Self { paths, ticketer, state: Mutex::new(CertificateState { shown, said: None }) })
@@ -71,8 +71,11 @@ impl OwnCertificate {
             Ok(None) => state.said = None,
             Ok(Some(shown)) => {
                 let file = self.paths.certificate.display();
-                match shown.doubt(clock.wall()) {
-                    None => info!("'{file}' has a new certificate, which ends at {}", shown.ends),
+                match shown.validity.doubt(clock.wall()) {
+                    None => {
+                        let ends = shown.validity.ends;
+                        info!("'{file}' has a new certificate, which ends at {ends}");
+                    }
                     Some(doubt) => warn!("'{file}' has a new certificate, which {doubt}"),
                 }
                 *state = CertificateState { shown: Arc::new(shown), said: None };
@@ -90,6 +93,11 @@ impl OwnCertificate {
         self.state().shown.server.clone()
     }
 
+    /// The time in which the certificate that is shown is valid.
+    pub(crate) fn validity(&self) -> Validity {
+        self.state().shown.validity
+    }
+
     /// The configuration of a client that trusts the certificate that is shown.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         self.state().shown.client.clone()
@@ -98,17 +106,6 @@ impl OwnCertificate {
     fn state(&self) -> MutexGuard<'_, CertificateState> {
         // It is set as a whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shown {
-    /// The reason why clients refuse the certificate at `now`, in words that follow its name.
-    fn doubt(&self, now: Timestamp) -> Option<String> {
-        if now > self.ends {
-            return Some(format!("expired at {}; clients refuse it", self.ends));
-        }
-        let is_early = now < self.begins;
-        is_early.then(|| format!("is valid from {} on; clients refuse it until then", self.begins))
     }
 }
 
@@ -143,7 +140,8 @@ fn make(
     let key = any_supported_type(&key).map_err(|why| unusable(&paths.key, &why))?;
     let client = trust::only(own.der().to_vec());
     let server = server_config(CertifiedKey::new(certificates, key), ticketer.clone());
-    Ok(Some(Shown { hash, server, client, begins: own.begins, ends: own.ends }))
+    let validity = Validity { begins: own.begins, ends: own.ends };
+    Ok(Some(Shown { hash, server, client, validity }))
 }
 
 fn server_config(shown: CertifiedKey, ticketer: Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {

@@ -55,6 +55,15 @@ fn sockets_of_the_service_manager_take_the_place_of_configured_ones_and_outlive_
     let mut client = Client::connect_unix(&path);
     client.send(get("/-/healthy"));
     assert_eq!(client.answer().status, 200);
+    let listeners = &ask(address, get("/-/status")).json()["listeners"];
+    for (index, shown) in
+        [format!("http://{address}"), format!("unix:{}", path.display())].iter().enumerate()
+    {
+        let listener = &listeners[index];
+        assert_eq!(listener["address"], **shown);
+        assert_eq!(listener["handed_over"], true);
+        assert_eq!(listener["configured"], serde_json::Value::Null);
+    }
 
     running.signal(Signal::TERM);
     assert_eq!(running.code(), Some(0));

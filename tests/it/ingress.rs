@@ -58,7 +58,13 @@ fn start(max_connections: usize, service: impl Service) -> (Server, SocketAddr) 
     let listener = bind_listener(&anywhere).unwrap();
     let Bound::Tcp(address) = *listener.bound() else { panic!("{}", listener.bound()) };
     let limits = limits(max_connections);
-    let server = Server::start(ServerKind::Builtin, vec![listener], limits, Arc::new(service));
+    let server = Server::start(
+        ServerKind::Builtin,
+        vec![listener],
+        Arc::default(),
+        limits,
+        Arc::new(service),
+    );
     (server.unwrap(), address)
 }
 

@@ -28,6 +28,7 @@ mod hosts; // a token store that is not there
 mod ingress; // the server under a service of our own
 mod keys; // keys of clients: by their hash, with certain models, with limits
 mod listen;
+mod listeners; // in the status, the metrics and on the page
 mod login; // `evertoken login`, and a running evertoken that takes it up
 mod logout; // `evertoken logout`: revocations, and instances that drop their tokens
 mod logs; // a line a request, JSON, --quiet, the journal

@@ -91,9 +91,12 @@ fn every_code_metric_and_page_has_its_row() {
     let codes = refusals.split("fn as_str").nth(1).unwrap().split("fn error_type").next().unwrap();
     let answers = part("## Answers of evertoken's own");
     assert_eq!(column(answers, 1), set(quoted(codes, "=> \"")));
-    let metrics = include_str!("../../src/proxy/metrics.rs");
-    let metrics = metrics.split("mod tests {").next().unwrap();
-    let metrics = quoted(metrics, "\"evertoken_").map(|rest| format!("evertoken_{rest}"));
+    let metrics = [
+        include_str!("../../src/proxy/metrics.rs"),
+        include_str!("../../src/proxy/metrics/listeners.rs"),
+    ];
+    let metrics = metrics.concat();
+    let metrics = quoted(&metrics, "\"evertoken_").map(|rest| format!("evertoken_{rest}"));
     assert_eq!(column(part("## Metrics"), 0), set(metrics));
     let pages = include_str!("../../src/proxy/pages.rs");
     let (_, told) = pages.split_once("There are ").unwrap();

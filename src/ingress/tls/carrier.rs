@@ -15,6 +15,7 @@ use log::{debug, error};
 
 use crate::clock::Deadline;
 use crate::ingress::reception::Reception;
+use crate::ingress::tally::ConnectionTally;
 use crate::ingress::tls::session::{Session, SessionState};
 use crate::platform::{Events, Interest, Poller, Readiness, Wake};
 use crate::tls::OwnCertificate;
@@ -37,8 +38,11 @@ pub(super) enum Word {
 pub(super) struct Client {
     pub(super) stream: Arc<TcpStream>,
     pub(super) address: IpAddr,
-    pub(super) counted: HandshakeCount,
+    pub(super) pending: Pending,
 }
+
+/// Counts a connection until it is served.
+pub(super) type Pending = (HandshakeCount, ConnectionTally);
 
 /// Counts a handshake while it lives.
 pub(super) struct HandshakeCount(Arc<AtomicUsize>);
@@ -87,7 +91,7 @@ struct Carried {
     session: Session,
     address: IpAddr,
     /// None once the handshake is done.
-    counted: Option<HandshakeCount>,
+    pending: Option<Pending>,
 }
 
 impl Carrier {
@@ -163,13 +167,13 @@ impl Carrier {
         let id = self.next_id;
         self.next_id += 1;
         let due = Deadline::after(self.setup.handshake_max);
-        let Client { stream, address, counted } = client;
+        let Client { stream, address, pending } = client;
         // A client that can't be served is closed.
         let Some(session) = Session::new(stream, self.setup.certificate.server(), due) else {
             return;
         };
         if self.watch(&session.client, client_number(id)).is_ok() {
-            let carried = Carried { session, address, counted: Some(counted) };
+            let carried = Carried { session, address, pending: Some(pending) };
             self.sessions.insert(id, Box::new(carried));
             self.due.insert(id, due);
         }
@@ -218,7 +222,13 @@ impl Carrier {
                     self.end(id);
                 }
             },
-            SessionState::Over => self.end(id),
+            SessionState::Over => {
+                if carried.session.is_new() {
+                    // A client that leaves without a word, such as a probe of the port, wanted no handshake.
+                    carried.pending = None;
+                }
+                self.end(id);
+            }
         }
     }
 
@@ -230,14 +240,17 @@ impl Carrier {
         let Some(carried) = self.sessions.get_mut(&id) else { return Ok(()) };
         let client = carried.session.client.clone();
         carried.session.serve(own);
-        carried.counted = None;
+        let Some((_counted, tally)) = carried.pending.take() else { return Ok(()) };
         let served = Arc::new(TcpStream::from(OwnedFd::from(served)));
-        self.setup.reception.receive(served, client, Some(carried.address))
+        self.setup.reception.receive(served, client, Some(carried.address), tally)
     }
 
     fn end(&mut self, id: u64) {
         self.due.remove(&id);
         if let Some(carried) = self.sessions.remove(&id) {
+            if let Some((_, tally)) = &carried.pending {
+                tally.fail_handshake();
+            }
             // Its descriptor may live on elsewhere for a moment.
             self.poller.remove(&carried.session.client);
         }

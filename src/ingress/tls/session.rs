@@ -116,6 +116,11 @@ impl Session {
         })
     }
 
+    /// True if no byte has come from the client.
+    pub(super) fn is_new(&self) -> bool {
+        self.stage == Stage::New
+    }
+
     /// Notes what the client's socket can do.
     pub(super) fn client_is_ready(&mut self, now: Readiness) {
         self.client_ready.note(now);

@@ -1,6 +1,9 @@
 //! The text of a scrape, and quantiles.
 
 use super::*;
+use crate::bound::Bound;
+use crate::ingress::tally::ListenerCounts;
+use crate::tls::Validity;
 use crate::usage::table::Counts;
 
 #[test]
@@ -61,8 +64,9 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
         ..Counts::default()
     };
     usage.add("A", "m", "ci", &counts);
-    metrics.scrape(&[now(), ProviderNow { name: "gone", ..now() }], configuration, 2, &usage);
-    let text = metrics.scrape(&[now()], configuration, 3, &usage);
+    let gone = ProviderNow { name: "gone", ..now() };
+    metrics.scrape(&[now(), gone], &[], configuration, 2, &usage);
+    let text = metrics.scrape(&[now()], &[], configuration, 3, &usage);
     assert!(!text.contains("gone"));
     for line in [
         concat!("evertoken_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -99,4 +103,47 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
     ] {
         assert!(text.lines().any(|own| own == line), "{line}\n{text}");
     }
+}
+
+#[test]
+fn listeners_have_their_metrics() {
+    let bound =
+        [Bound::Tls("127.0.0.1:8443".parse().unwrap()), Bound::Unix("/run/evertoken.sock".into())];
+    let counts = ListenerCounts {
+        open: 1,
+        accepted: 2,
+        received_bytes: 3,
+        sent_bytes: 4,
+        failed_handshakes: 5,
+    };
+    let validity = Validity {
+        begins: Timestamp::from_secs(1_700_000_000),
+        ends: Timestamp::from_secs(1_800_000_000),
+    };
+    let listener = |bound, certificate| ListenerNow {
+        configured: None,
+        bound,
+        is_handed: true,
+        certificate,
+        counts: Some(counts),
+    };
+    let listeners = [listener(&bound[0], Some(validity)), listener(&bound[1], None)];
+    let configuration =
+        ConfigurationNow { read_at: Timestamp::default(), is_last_reload_fine: true };
+    let text = Metrics::new().scrape(&[], &listeners, configuration, 0, &Table::default());
+    for line in [
+        "evertoken_listener_connections{listener=\"https://127.0.0.1:8443\"} 1",
+        "evertoken_listener_accepted_total{listener=\"unix:/run/evertoken.sock\"} 2",
+        "evertoken_listener_bytes_total{direction=\"received\",listener=\"unix:/run/evertoken.sock\"} 3",
+        "evertoken_listener_bytes_total{direction=\"sent\",listener=\"https://127.0.0.1:8443\"} 4",
+        "evertoken_listener_failed_handshakes_total{listener=\"https://127.0.0.1:8443\"} 5",
+        "evertoken_certificate_begin_timestamp_seconds{listener=\"https://127.0.0.1:8443\"} 1700000000",
+        "evertoken_certificate_expiry_timestamp_seconds{listener=\"https://127.0.0.1:8443\"} 1800000000",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+    }
+    assert!(
+        !text.contains("evertoken_certificate_expiry_timestamp_seconds{listener=\"unix"),
+        "{text}"
+    );
 }

@@ -4,8 +4,9 @@ use std::fmt::{self, Write};
 
 use crate::clock::Timestamp;
 use crate::config::slug::in_path;
-use crate::proxy::pages::{chart, quota, usage};
+use crate::proxy::pages::{chart, listeners, quota, usage};
 use crate::report::html::Text;
+use crate::report::listeners::certificate_problem;
 use crate::report::words::{bytes, count, duration, millis, time, until};
 use crate::report::{CredentialKind, ProviderReport, Report, State, TokenReport, TunnelsReport};
 
@@ -33,8 +34,10 @@ pub(super) fn render(report: &Report) -> String {
         ("{summary}", summary),
         ("{reload}", failed_reload(report)),
         ("{store}", store(report)),
+        ("{certificate}", certificate(report)),
         ("{providers}", providers),
         ("{usage}", usage::section(report.usage.as_ref())),
+        ("{listeners}", listeners::section(&report.listeners, report.now)),
     ];
     // In one pass over the page, so that no inserted text is taken for a field.
     let mut page = String::new();
@@ -73,6 +76,12 @@ fn store(report: &Report) -> String {
     let store = report.token_store.as_ref();
     let wrong = store.into_iter().flat_map(|store| store.problem.iter().chain(&store.warning));
     wrong.map(|text| format!("<p><strong>{}</strong></p>", Text(text))).collect()
+}
+
+/// The problem of the certificate that clients see.
+fn certificate(report: &Report) -> String {
+    let problem = certificate_problem(&report.listeners);
+    problem.map_or_else(String::new, |what| format!("<p><strong>{}</strong></p>", Text(what)))
 }
 
 fn facts(report: &Report) -> String {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::clock::{Due, Moment};
+use crate::clock::{Due, Moment, Timestamp};
 use crate::config::{self, Credential, FileFormat, Missing};
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 use crate::report::advice::{Commands, advice, login_again};
+use crate::report::listeners::ListenerReport;
 use crate::report::usage::UsageReport;
 use crate::report::{
     CredentialKind, ProviderReport, RefreshTokenReport, Report, RequestsReport, RestingModelReport,
@@ -32,10 +33,16 @@ pub(super) fn report(proxy: &Proxy) -> Report {
         token_store: proxy.store_health.as_ref().map(|health| health.report()),
         failed_reload: proxy.last_reload.failed(),
         usage: proxy.usage.as_ref().map(|ledger| UsageReport::of(&ledger.shown_days())),
+        listeners: listeners(proxy, now.wall),
         providers: all()
             .map(|(provider, posting)| provider_report(proxy, provider, &posting, now))
             .collect(),
     }
+}
+
+fn listeners(proxy: &Proxy, now: Timestamp) -> Vec<ListenerReport> {
+    let all = proxy.listeners.now();
+    all.iter().map(|listener| ListenerReport::of(listener, now)).collect()
 }
 
 /// The models of a provider that are passed over.

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::binary::text;
-use crate::support::client::{get, post};
+use crate::support::client::{Client, get, post};
 use crate::support::eventually;
+use crate::support::own_tls::Pair;
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// Every metric of docs/reference.md: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 22] = [
+const METRICS: [(&str, &str, &[&str]); 28] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
     ("evertoken_key_requests_total", "counter", &["code", "key"]),
@@ -26,6 +27,12 @@ const METRICS: [(&str, &str, &[&str]); 22] = [
     ("evertoken_quota_remaining_ratio", "gauge", &["provider", "window"]),
     ("evertoken_quota_reset_timestamp_seconds", "gauge", &["provider", "window"]),
     ("evertoken_connections", "gauge", &[]),
+    ("evertoken_listener_connections", "gauge", &["listener"]),
+    ("evertoken_listener_accepted_total", "counter", &["listener"]),
+    ("evertoken_listener_bytes_total", "counter", &["direction", "listener"]),
+    ("evertoken_listener_failed_handshakes_total", "counter", &["listener"]),
+    ("evertoken_certificate_begin_timestamp_seconds", "gauge", &["listener"]),
+    ("evertoken_certificate_expiry_timestamp_seconds", "gauge", &["listener"]),
     ("evertoken_websockets", "gauge", &["provider"]),
     ("evertoken_websocket_bytes_total", "counter", &["direction", "provider"]),
     ("evertoken_log_lines_dropped_total", "counter", &[]),
@@ -70,21 +77,35 @@ fn scrape() -> String {
                       x-ratelimit-reset-tokens: 1h\r\ncontent-length: 4\r\n\r\nfine";
         if seen.line.contains("fails") { answer(503, "fine") } else { limits.to_owned() }
     });
+    let folder = tempfile::tempdir().unwrap();
+    Pair::new().write(folder.path());
+    let (at, path) = (folder.path().display().to_string(), folder.path().join("socket"));
     let proxy = TestProxy::builder()
-        .settings("auth: {enabled: true, api_key: k}")
+        .settings(&format!(
+            "auth: {{enabled: true, api_key: k}}, listen: ['127.0.0.1:0', 'unix:{at}/socket'], \
+             tls: {{cert_file: '{at}/cert.pem', key_file: '{at}/key.pem'}}"
+        ))
         .refreshed("A \\\"quoted\\\" \\\\ 名", &provider.url(), &issuer.url(), "")
         .refreshed("Failing", &provider.url(), &format!("{}/fails", issuer.url()), "")
         .start();
+    // Over the unix socket, which is without TLS.
+    let ask = |request: String| {
+        let mut client = Client::connect_unix(&path);
+        client.send(request);
+        client.answer()
+    };
     eventually("both have tried", || {
-        let status = proxy.ask(get("/-/status?key=k")).json();
+        let status = ask(get("/-/status?key=k")).json();
         status["providers"][0]["refresh"]["successes"] == 1
             && status["providers"][1]["refresh"]["failures"] != 0
     });
-    assert_eq!(proxy.ask(get("/v1/messages?key=k")).status, 200);
-    assert_eq!(proxy.ask(get("/v1/messages?fails&key=k")).status, 503);
-    assert_eq!(proxy.ask(post("/v1/messages?key=k", "{}")).status, 200);
-    assert_eq!(proxy.ask(post("/-/healthy?key=k", "")).status, 405);
-    proxy.ask(get("/-/metrics?key=k")).body
+    assert_eq!(ask(get("/v1/messages?key=k")).status, 200);
+    assert_eq!(ask(get("/v1/messages?fails&key=k")).status, 503);
+    assert_eq!(ask(post("/v1/messages?key=k", "{}")).status, 200);
+    assert_eq!(ask(post("/-/healthy?key=k", "")).status, 405);
+    let scraped = ask(get("/-/metrics?key=k")).body;
+    drop(proxy);
+    scraped
 }
 
 #[test]
@@ -112,6 +133,6 @@ fn each_metric_is_there_and_prometheus_takes_them_all() {
 
 #[test]
 fn alert_rules_are_valid_and_raised_when_they_should_be() {
-    assert!(promtool(&["check", "rules", "contrib/alerts.yaml"], "").contains("9 rules found"));
+    assert!(promtool(&["check", "rules", "contrib/alerts.yaml"], "").contains("10 rules found"));
     promtool(&["test", "rules", "tests/data/alerts.test.yaml"], "");
 }

@@ -15,6 +15,7 @@ fn report(provider: ProviderReport) -> Report {
         token_store: None,
         failed_reload: None,
         usage: None,
+        listeners: Vec::new(),
         providers: vec![provider],
     }
 }
