@@ -52,6 +52,12 @@ impl Timestamp {
         Self(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 
+    /// The time that `Display` writes for this one: the library covers the years from 1970 to 9999.
+    pub(crate) fn shown(self) -> Self {
+        const LAST_MILLIS: i64 = 253_402_300_799_000;
+        Self(self.0.clamp(0, LAST_MILLIS))
+    }
+
     /// Parses the output of `Display`.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         humantime::parse_rfc3339(text).ok().map(Self::from_system_time)
@@ -61,10 +67,7 @@ impl Timestamp {
 /// RFC 3339 in UTC with milliseconds, e.g. `2026-11-24T08:00:00.000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // humantime covers the years up to 9999; later times are shown as the last of them.
-        const LAST_MILLIS: i64 = 253_402_300_799_000;
-        let shown = Timestamp(self.0.clamp(0, LAST_MILLIS)).to_system_time();
-        write!(f, "{}", humantime::format_rfc3339_millis(shown))
+        write!(f, "{}", humantime::format_rfc3339_millis(self.shown().to_system_time()))
     }
 }
 

@@ -1,26 +1,30 @@
 //! The log on stderr: lines as text or JSON, and the journal's priorities. A separate thread writes them, so that
 //! logging never delays anything else.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use log::kv::{self, Key, Value as KeyedValue, VisitSource, VisitValue};
+use crate::clock::{Clock, Timestamp};
+use crate::visible::visible;
 use log::{Level, LevelFilter, Record};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use serde::Serialize;
-use serde::ser::Serializer;
-use serde_json::Value;
-
-use crate::clock::{Clock, Timestamp};
-use crate::visible::visible;
 
 mod backlog;
+mod object;
+mod scratch;
+mod stamp;
 mod writer;
 
+pub(crate) use scratch::with_text;
+use scratch::{Line, with_line};
+use stamp::Stamp;
+pub(crate) use stamp::push_fraction;
 use writer::Writer;
 
 /// The longest wait of the exiting process for a blocked stderr.
@@ -62,16 +66,35 @@ impl LineForm {
         Self { format, to_journal }
     }
 
+    /// Appends the line for a record, without its end, to `line`. The text of the record is written where it stays,
+    /// because each request has a line.
+    fn append(self, record: &Record<'_>, now: Timestamp, stamp: &mut Stamp, line: &mut String) {
+        let level = record.level();
+        if self.to_journal {
+            line.push_str(priority(level));
+        }
+        if self.format == Format::Json {
+            return object::append(record, now, line);
+        }
+        if !self.to_journal {
+            stamp.append(now, line);
+            line.push(' ');
+        }
+        line.push('[');
+        line.push_str(level.as_str());
+        line.push_str("] ");
+        let before = line.len();
+        let _ = line.write_fmt(*record.args());
+        if let Cow::Owned(shown) = visible(&line[before..]) {
+            line.replace_range(before.., &shown);
+        }
+    }
+
     /// The line for a record, without its end.
     pub(crate) fn of_record(self, record: &Record<'_>, now: Timestamp) -> String {
-        let (level, message) = (record.level(), record.args().to_string());
-        match self.format {
-            Format::Text if self.to_journal => {
-                format!("{}[{level}] {}", priority(level), visible(&message))
-            }
-            Format::Text => format!("{now} [{level}] {}", visible(&message)),
-            Format::Json => self.object(now, level, message, fields(record)),
-        }
+        let mut line = String::new();
+        self.append(record, now, &mut Stamp::default(), &mut line);
+        line
     }
 
     /// The line for a problem that keeps the log from beginning, such as one in the configuration: its text without a
@@ -80,24 +103,11 @@ impl LineForm {
         match self.format {
             Format::Text if self.to_journal => format!("{}{problem}", priority(Level::Error)),
             Format::Text => problem.to_owned(),
-            Format::Json => self.object(now, Level::Error, problem.to_owned(), Vec::new()),
+            Format::Json => {
+                let problem = format_args!("{problem}");
+                self.of_record(&Record::builder().level(Level::Error).args(problem).build(), now)
+            }
         }
-    }
-
-    /// One line of JSON, with its keys in this order.
-    fn object(
-        self,
-        now: Timestamp,
-        level: Level,
-        message: String,
-        fields: Vec<(String, Value)>,
-    ) -> String {
-        let own = [("time", now.to_string()), ("level", level.to_string()), ("message", message)];
-        let own = own.into_iter().map(|(name, text)| (name.to_owned(), text.into()));
-        let object = Members(own.chain(fields).collect());
-        let priority = if self.to_journal { priority(level) } else { "" };
-        let text = serde_json::to_string(&object).expect("names and plain values are always JSON");
-        format!("{priority}{text}")
     }
 }
 
@@ -125,12 +135,17 @@ pub(crate) fn start(
         if !is_ours && record.level() > Level::Warn {
             return Ok(());
         }
-        let line = lines.of_record(record, clock.wall());
-        match WRITER.get() {
-            Some(writer) => writer.push(&line, !may_wait(record)),
-            None => Stderr.write_all(format!("{line}\n").as_bytes())?,
-        }
-        Ok(())
+        let mut is_written = Ok(());
+        with_line(|Line { text, stamp }| {
+            lines.append(record, clock.wall(), stamp, text);
+            if let Some(writer) = WRITER.get() {
+                writer.push(text, !may_wait(record));
+            } else {
+                text.push('\n');
+                is_written = Stderr.write_all(text.as_bytes());
+            }
+        });
+        is_written
     });
     // Every line goes to the writer.
     builder.target(env_logger::Target::Pipe(Box::new(io::sink())));
@@ -219,52 +234,11 @@ const fn priority(level: Level) -> &'static str {
     }
 }
 
-/// The members of a JSON object, in order.
-struct Members(Vec<(String, Value)>);
-
-impl Serialize for Members {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
-
-/// The fields of a record besides its message.
-fn fields(record: &Record<'_>) -> Vec<(String, Value)> {
-    struct Gathered(Vec<(String, Value)>);
-    impl<'kvs> VisitSource<'kvs> for Gathered {
-        fn visit_pair(&mut self, key: Key<'kvs>, value: KeyedValue<'kvs>) -> Result<(), kv::Error> {
-            let mut json = AsJson(Value::Null);
-            value.visit(&mut json)?;
-            self.0.push((key.as_str().to_owned(), json.0));
-            Ok(())
-        }
-    }
-    let mut gathered = Gathered(Vec::new());
-    // Neither of the two visitors can fail.
-    let _ = record.key_values().visit(&mut gathered);
-    gathered.0
-}
-
-/// A field's value as JSON: numbers and booleans as they are, everything else as text.
-struct AsJson(Value);
-
-impl VisitValue<'_> for &mut AsJson {
-    fn visit_any(&mut self, value: KeyedValue<'_>) -> Result<(), kv::Error> {
-        let integer = value.to_u64().map(Value::from).or_else(|| value.to_i64().map(Value::from));
-        let number = integer.or_else(|| value.to_f64().map(Value::from));
-        let plain = number.or_else(|| value.to_bool().map(Value::from));
-        self.0 = plain.unwrap_or_else(|| value.to_string().into());
-        Ok(())
-    }
-
-    fn visit_null(&mut self) -> Result<(), kv::Error> {
-        self.0 = Value::Null;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use log::kv::{self, Value as KeyedValue};
+    use serde_json::Value;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_478_400_123);

@@ -23,8 +23,8 @@ pub(crate) fn is_unseen(one: char) -> bool {
 /// `text` with control characters, and those that can't be seen, escaped: `\n`, `\u{202e}`.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     let is_odd = |one: char| one.is_control() || is_unseen(one);
-    // Most texts are ASCII.
-    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    // Most texts are ASCII. Without an early end, several bytes are looked at together.
+    let is_plain = text.bytes().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
     if is_plain || !text.contains(is_odd) {
         return text.into();
     }

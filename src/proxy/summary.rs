@@ -1,9 +1,10 @@
 //! The one log line of an exchange, made only of safe fields.
 
-use std::fmt;
 use std::time::Duration;
 
-use log::{Level, log};
+use log::{Level, log, log_enabled};
+
+use crate::logger::{push_fraction, with_text};
 
 /// The facts about an exchange that can't hold a secret (no query, no header).
 #[derive(Debug)]
@@ -37,22 +38,71 @@ pub(crate) struct Summary<'a> {
 impl Summary<'_> {
     /// Writes the line, with its facts as fields beside it.
     pub(crate) fn log(&self, level: Level) {
-        log!(
-            level,
-            method = self.method,
-            path = self.path,
-            provider = self.provider,
-            key = self.key,
-            status = self.status,
-            received_bytes = self.received_bytes,
-            sent_bytes = self.sent_bytes,
-            time_to_first_byte_seconds = self.first_byte.map(seconds),
-            duration_seconds = seconds(self.total),
-            attempts = self.attempts,
-            refused = self.refused,
-            cut = self.cut;
-            "{self}"
-        );
+        if !log_enabled!(level) {
+            return;
+        }
+        with_text(|text| {
+            self.write(text);
+            log!(
+                level,
+                method = self.method,
+                path = self.path,
+                provider = self.provider,
+                key = self.key,
+                status = self.status,
+                received_bytes = self.received_bytes,
+                sent_bytes = self.sent_bytes,
+                time_to_first_byte_seconds = self.first_byte.map(seconds),
+                duration_seconds = seconds(self.total),
+                attempts = self.attempts,
+                refused = self.refused,
+                cut = self.cut;
+                "{text}"
+            );
+        });
+    }
+
+    /// Appends the text of the line. Its parts are joined here instead of by a `Display`, whose machinery takes three
+    /// times the instructions.
+    fn write(&self, text: &mut String) {
+        let mut number = itoa::Buffer::new();
+        escape(text, self.method);
+        text.push(' ');
+        escape(text, self.path);
+        text.push_str(" -> ");
+        text.push_str(self.status.map_or("nothing", |status| number.format(status)));
+        let mut add = |before: &str, name: Option<&str>| {
+            if let Some(name) = name {
+                text.push_str(before);
+                text.push_str(name);
+            }
+        };
+        add(" from ", self.provider);
+        add(", key ", self.key);
+        add(", ", Some(number.format(self.received_bytes)));
+        add(" B in, ", Some(number.format(self.sent_bytes)));
+        add(" B out", Some(""));
+        if let Some(first_byte) = self.first_byte {
+            text.push_str(", head after ");
+            push_seconds(text, first_byte);
+            text.push_str(" s");
+        }
+        text.push_str(", ");
+        push_seconds(text, self.total);
+        text.push_str(" s in all");
+        if self.attempts > 1 {
+            text.push_str(", sent ");
+            text.push_str(number.format(self.attempts));
+            text.push_str(" times");
+        }
+        let mut add = |before: &str, reason: Option<&str>| {
+            if let Some(reason) = reason {
+                text.push_str(before);
+                text.push_str(reason);
+            }
+        };
+        add(", refused here: ", self.refused);
+        add(", cut off: ", self.cut);
     }
 }
 
@@ -61,60 +111,33 @@ fn seconds(duration: Duration) -> f64 {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
 
-/// Writes `text` with control characters, quotes and what is not ASCII escaped. Most texts hold none, and are written at
+/// Appends `part` with control characters, quotes and what is not ASCII escaped. Most texts hold none, and are appended at
 /// once instead of by character.
-fn escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+fn escape(text: &mut String, part: &str) {
     let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\');
-    if text.bytes().all(is_plain) {
-        return f.write_str(text);
+    if part.bytes().all(is_plain) {
+        text.push_str(part);
+    } else {
+        text.extend(part.escape_default());
     }
-    write!(f, "{}", text.escape_default())
 }
 
-/// Writes seconds, rounded to milliseconds, in whole numbers: a fraction takes three times the instructions.
-fn to_milliseconds(f: &mut fmt::Formatter<'_>, time: Duration) -> fmt::Result {
+/// Appends seconds, rounded to milliseconds, such as `0.012`.
+fn push_seconds(text: &mut String, time: Duration) {
     let rounded = time.saturating_add(Duration::from_micros(500));
-    write!(f, "{}.{:03}", rounded.as_secs(), rounded.subsec_millis())
-}
-
-impl fmt::Display for Summary<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        escaped(f, self.method)?;
-        f.write_str(" ")?;
-        escaped(f, self.path)?;
-        f.write_str(" -> ")?;
-        match self.status {
-            Some(status) => write!(f, "{status}")?,
-            None => f.write_str("nothing")?,
-        }
-        if let Some(provider) = self.provider {
-            write!(f, " from {provider}")?;
-        }
-        if let Some(key) = self.key {
-            write!(f, ", key {key}")?;
-        }
-        write!(f, ", {} B in, {} B out", self.received_bytes, self.sent_bytes)?;
-        if let Some(first_byte) = self.first_byte {
-            f.write_str(", head after ")?;
-            to_milliseconds(f, first_byte)?;
-            f.write_str(" s")?;
-        }
-        f.write_str(", ")?;
-        to_milliseconds(f, self.total)?;
-        f.write_str(" s in all")?;
-        if self.attempts > 1 {
-            write!(f, ", sent {} times", self.attempts)?;
-        }
-        if let Some(code) = self.refused {
-            write!(f, ", refused here: {code}")?;
-        }
-        self.cut.map_or(Ok(()), |cut| write!(f, ", cut off: {cut}"))
-    }
+    text.push_str(itoa::Buffer::new().format(rounded.as_secs()));
+    push_fraction(text, rounded.subsec_millis());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn text(summary: &Summary<'_>) -> String {
+        let mut text = String::new();
+        summary.write(&mut text);
+        text
+    }
 
     #[test]
     fn lines() {
@@ -133,7 +156,7 @@ mod tests {
             cut: Some("the client went away"),
         };
         assert_eq!(
-            summary.to_string(),
+            text(&summary),
             "POST /v1/messages -> 200 from P, 345 B in, 12 B out, head after 0.005 s, 1.500 s in all, \
              sent 2 times, cut off: the client went away"
         );
@@ -148,31 +171,23 @@ mod tests {
             ..summary
         };
         assert_eq!(
-            refused.to_string(),
+            text(&refused),
             "POST /v1/messages -> 403, key ci, 345 B in, 12 B out, 1.500 s in all, refused here: login_needed"
         );
         (refused.status, refused.refused, refused.key) = (None, None, None);
         assert_eq!(
-            refused.to_string(),
+            text(&refused),
             "POST /v1/messages -> nothing, 345 B in, 12 B out, 1.500 s in all"
         );
-    }
-
-    /// Something that a function writes.
-    struct Written<F>(F);
-
-    impl<F: Fn(&mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for Written<F> {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            (self.0)(f)
-        }
     }
 
     #[test]
     fn each_character_is_escaped_as_by_the_library() {
         for character in (0..0x300).filter_map(char::from_u32) {
-            for text in [format!("/a{character}b"), character.to_string()] {
-                let written = Written(|f: &mut fmt::Formatter<'_>| escaped(f, &text)).to_string();
-                assert_eq!(written, text.escape_default().to_string());
+            for part in [format!("/a{character}b"), character.to_string()] {
+                let mut text = "x".to_owned();
+                escape(&mut text, &part);
+                assert_eq!(text, format!("x{}", part.escape_default()));
             }
         }
     }
@@ -188,8 +203,9 @@ mod tests {
             (Duration::from_micros(999_500), "1.000"),
             (Duration::from_millis(3_600_050), "3600.050"),
         ] {
-            let written = Written(|f: &mut fmt::Formatter<'_>| to_milliseconds(f, time));
-            assert_eq!(written.to_string(), expected);
+            let mut text = String::new();
+            push_seconds(&mut text, time);
+            assert_eq!(text, expected);
         }
     }
 
