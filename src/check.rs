@@ -7,6 +7,7 @@ use crate::assemble::{issuer_sender, upstream_to};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Credential, Fallback, Limits, ProviderConfig, SharedStore, resolve};
 use crate::http::message::Headers;
+use crate::http::selected::Selected;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line};
 use crate::shared::health::far_apart;
@@ -208,7 +209,7 @@ fn ask(
     let head = OutRequest {
         method: "HEAD",
         target,
-        passed_on: &[],
+        passed_on: &Selected::none(),
         headers: &headers,
         response_max: None,
         websocket_key: None,

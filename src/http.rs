@@ -13,4 +13,5 @@ pub(crate) mod name_filter;
 pub(crate) mod octets;
 pub(crate) mod refusal;
 pub(crate) mod rules;
+pub(crate) mod selected;
 pub(crate) mod websocket;

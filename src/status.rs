@@ -9,6 +9,7 @@ use crate::config::inbound_key::own_key;
 use crate::config::{Config, Egress, InboundKey, ListenAddress, Settings};
 use crate::http::message::Headers;
 use crate::http::refusal::Code;
+use crate::http::selected::Selected;
 use crate::json;
 use crate::report::Report;
 use crate::secret::Secret;
@@ -306,7 +307,7 @@ pub(crate) fn get(
     let request = OutRequest {
         method: "GET",
         target: path,
-        passed_on: &[],
+        passed_on: &Selected::none(),
         headers: &headers,
         response_max: None,
         websocket_key: None,

@@ -5,6 +5,9 @@
 pub(crate) struct NameFilter(u64);
 
 impl NameFilter {
+    /// The filter of no names.
+    pub(crate) const NONE: Self = Self(0);
+
     /// The filter of `names`.
     pub(crate) const fn of(names: &[&str]) -> Self {
         let mut filter = Self(0);

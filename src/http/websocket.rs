@@ -125,7 +125,7 @@ mod tests {
             method: "GET".into(),
             target: "/".into(),
             version: Version::Http11,
-            host: None,
+            authority: None,
             headers: of(fields),
             body: BodyLength::Absent,
         }

@@ -16,9 +16,10 @@ use tiny_http::{HTTPVersion, Request as TinyRequest, Server};
 
 use crate::config::Limits;
 use crate::http::head::{BadHead, request};
-use crate::http::message::{Headers, RequestHead, Version};
+use crate::http::message::{Headers, RequestHead, Version, method};
 use crate::http::octets::{is_name, is_value};
 use crate::http::refusal::{Code, Refusal};
+use crate::http::rules::Rules;
 use crate::ingress::bind::Listener;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
 use crate::ingress::service::{Request, Service};
@@ -122,13 +123,16 @@ fn read_head(request: &TinyRequest) -> Result<RequestHead, Refusal> {
     };
     let mut headers = Headers::new();
     for header in request.headers() {
+        if headers.len() == Rules::STRICT.head_fields_max {
+            return Err(BadHead::TooManyFields(headers.len()).into());
+        }
         let (name, value) = (header.field.as_str().as_str(), header.value.as_str());
         if !is_name(name.as_bytes()) || !is_value(value.as_bytes()) {
             return Err(BadHead::Field.into());
         }
         headers.push(name, value);
     }
-    request::check(request.method().as_str().to_owned(), request.url(), version, headers)
+    request::check(method(request.method().as_str()), request.url(), version, headers)
 }
 
 /// Some for a request with `Connection: upgrade`, of which `tiny_http` yields all that follows as its body, without an

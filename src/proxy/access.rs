@@ -44,7 +44,7 @@ impl Access {
             Ok(Rights::of(key))
         } else {
             if !is_by_unix {
-                self.check_host(head.host.as_deref())?;
+                self.check_host(head.host())?;
             }
             check_origin(head, &self.origins)?;
             Ok(Rights::default())
@@ -99,11 +99,11 @@ fn check_origin(head: &RequestHead, allowed: &[String]) -> Result<(), Refusal> {
     }
     let cross_site =
         head.headers.all("sec-fetch-site").any(|site| !matches!(site, b"same-origin" | b"none"));
-    let own_host = head.host.as_deref().unwrap_or("");
+    let own_host = || head.host().unwrap_or("");
     let foreign_origin = head.headers.all("origin").any(|origin| {
         let origin = std::str::from_utf8(origin).unwrap_or("");
         let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(own_host))
+        !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(own_host()))
     });
     if cross_site || foreign_origin {
         return Err(Refusal::new(Code::ForbiddenOrigin, about_origin(head)));
@@ -214,7 +214,7 @@ mod tests {
             method: "GET".into(),
             target: "/".into(),
             version: Version::Http11,
-            host,
+            authority: host,
             headers,
             body: BodyLength::Absent,
         }

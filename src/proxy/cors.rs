@@ -84,7 +84,7 @@ fn exposed(headers: &Headers) -> Vec<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::message::{BodyLength, Version};
+    use crate::http::message::{BodyLength, Version, method as method_of};
 
     fn origins() -> Vec<String> {
         ["http://localhost:3000", "https://app.example"].map(Into::into).to_vec()
@@ -100,10 +100,10 @@ mod tests {
 
     fn head(method: &str, fields: &[(&str, &str)]) -> RequestHead {
         RequestHead {
-            method: method.into(),
+            method: method_of(method),
             target: "/v1/messages".into(),
             version: Version::Http11,
-            host: None,
+            authority: None,
             headers: of(fields),
             body: BodyLength::Absent,
         }

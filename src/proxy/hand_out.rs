@@ -79,7 +79,7 @@ mod tests {
             method: "GET".into(),
             target: "/-/token/p".into(),
             version: Version::Http11,
-            host: None,
+            authority: None,
             headers,
             body: BodyLength::Absent,
         }

@@ -5,6 +5,7 @@ use crate::config::request_fields::FieldValue;
 use crate::config::{AuthType, Credential, ProviderConfig, ProviderKind};
 use crate::http::message::{Headers, members};
 use crate::http::name_filter::NameFilter;
+use crate::http::selected::Selected;
 use crate::http::websocket::PROTOCOL_FIELD;
 use crate::proxy::inbound_keys::{self, CREDENTIAL_FIELDS};
 use crate::secret::Secret;
@@ -63,8 +64,8 @@ impl HopByHop {
 /// The header fields for a provider.
 #[derive(Debug)]
 pub(crate) struct OutgoingFields<'a> {
-    /// The client's fields, name and value, as they came.
-    pub passed_on: Vec<(&'a [u8], &'a [u8])>,
+    /// The client's fields, as they came.
+    pub passed_on: Selected<'a>,
     /// The proxy's own fields.
     pub own: Headers,
 }
@@ -78,7 +79,7 @@ impl OutgoingFields<'_> {
 
     /// Removes all fields called `name`.
     pub(crate) fn remove(&mut self, name: &str) {
-        self.passed_on.retain(|(own, _)| !own.eq_ignore_ascii_case(name.as_bytes()));
+        self.passed_on.remove(name.as_bytes());
         self.own.remove(name);
     }
 
@@ -87,7 +88,7 @@ impl OutgoingFields<'_> {
     #[inline(never)]
     fn take_keys_out_of_protocols(&mut self, keys: &[Secret], passthrough: bool) {
         let own = &mut self.own;
-        self.passed_on.retain(|(name, value)| {
+        self.passed_on.retain(|name, value| {
             let is_list = name.eq_ignore_ascii_case(PROTOCOL_FIELD.as_bytes());
             if is_list
                 && let Some(left) = inbound_keys::protocols_without_keys(value, keys, passthrough)
@@ -101,7 +102,7 @@ impl OutgoingFields<'_> {
     /// Removes fields that hold one of `keys`, and of cookies only those that do.
     fn take_out(&mut self, keys: &[Secret]) {
         let own = &mut self.own;
-        self.passed_on.retain(|(name, value)| {
+        self.passed_on.retain(|name, value| {
             let holds = inbound_keys::holds(value, keys) || inbound_keys::holds(name, keys);
             if holds
                 && name.eq_ignore_ascii_case(b"cookie")
@@ -141,13 +142,13 @@ pub(crate) fn to_upstream<'a>(
 ) -> OutgoingFields<'a> {
     let passthrough = matches!(provider.credential, Credential::Passthrough);
     let hop_by_hop = HopByHop::of(headers);
-    let crosses = |(name, _): &(&[u8], &[u8])| {
+    let crosses = |name: &[u8], _: &[u8]| {
         let is = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
         let is_own = || OURS.iter().any(is) || !passthrough && CREDENTIAL_FIELDS.iter().any(is);
         !(hop_by_hop.holds(name) || OWN_FILTER.may_hold(name) && is_own())
     };
-    let mut passed_on = Vec::with_capacity(headers.len());
-    passed_on.extend(headers.iter().filter(crosses));
+    let mut passed_on = Selected::all(headers);
+    passed_on.retain(crosses);
     let own = Headers::with_room(provider.headers.len() + 1, OWN_COMMON_BYTES);
     let mut sent = OutgoingFields { passed_on, own };
     if headers.contains(PROTOCOL_FIELD) {
@@ -178,9 +179,9 @@ pub(crate) fn to_upstream<'a>(
 }
 
 /// The client's members of the list, followed by the members of `configured` that it lacks.
-fn merged(passed_on: &[(&[u8], &[u8])], name: &str, configured: &str) -> String {
+fn merged(passed_on: &Selected<'_>, name: &str, configured: &str) -> String {
     let mut lists = Headers::new();
-    let is_called = |(own, _): &&(&[u8], &[u8])| own.eq_ignore_ascii_case(name.as_bytes());
+    let is_called = |(own, _): &(&[u8], &[u8])| own.eq_ignore_ascii_case(name.as_bytes());
     for (own, value) in passed_on.iter().filter(is_called) {
         lists.push(own, value);
     }
@@ -250,7 +251,7 @@ mod tests {
     ) -> Headers {
         let sent = super::to_upstream(headers, provider, credential, None, inbound_keys);
         let mut all = Headers::new();
-        for (name, value) in sent.passed_on.iter().copied().chain(sent.own.iter()) {
+        for (name, value) in sent.passed_on.iter().chain(sent.own.iter()) {
             all.push(name, value);
         }
         all
@@ -414,7 +415,8 @@ mod tests {
         let claims = [None, Some("acc".to_owned()), None, Some("two".to_owned())];
         let sent =
             super::to_upstream(&client, &provider, Some(&Secret::new("t")), Some(&claims), &[]);
-        assert_eq!(sent.passed_on, [(b"accept".as_slice(), b"a".as_slice())]);
+        let passed_on: Vec<_> = sent.passed_on.iter().collect();
+        assert_eq!(passed_on, [(b"accept".as_slice(), b"a".as_slice())]);
         let own =
             [("X-Account", "acc"), ("Anthropic-Beta", "one,two"), ("authorization", "Bearer t")];
         assert_eq!(sent.own, of(&own));

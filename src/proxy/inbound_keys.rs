@@ -252,7 +252,7 @@ mod tests {
                 method: "GET".into(),
                 target: target.into(),
                 version: Version::Http11,
-                host: None,
+                authority: None,
                 headers,
                 body: BodyLength::Absent,
             };

@@ -69,7 +69,7 @@ mod tests {
             method: "POST".into(),
             target: "/".into(),
             version: Version::Http11,
-            host: None,
+            authority: None,
             headers,
             body,
         }

@@ -217,7 +217,7 @@ mod tests {
             method: "GET".into(),
             target: target.into(),
             version: Version::Http11,
-            host: None,
+            authority: None,
             headers: Headers::new(),
             body: BodyLength::Absent,
         }

@@ -87,7 +87,7 @@ fn asks_body(rights: Rights<'_>, head: &RequestHead, target: &str) -> Result<boo
             rights.refusal("may not see this list of models, which can't be cut to its own")
         );
     }
-    let is_reading = READING_METHODS.contains(&head.method.as_str());
+    let is_reading = READING_METHODS.contains(&&*head.method);
     let is_empty = matches!(head.body, BodyLength::Absent | BodyLength::Sized(0));
     if work == Work::NoModel || (is_reading && is_empty) {
         return Ok(false);
@@ -130,7 +130,7 @@ fn check_body(rights: Rights<'_>, head: &RequestHead, plain: &[u8]) -> Result<()
 mod tests {
     use super::*;
     use crate::config::KeyRights;
-    use crate::http::message::{Headers, Version};
+    use crate::http::message::{Headers, Version, method as method_of};
     use crate::proxy::client_key::ClientKey;
     use crate::proxy::limits::AllUsed;
     use crate::proxy::metrics::Metrics;
@@ -148,10 +148,10 @@ mod tests {
         let mut headers = Headers::new();
         headers.push("Content-Type", content_type);
         RequestHead {
-            method: method.into(),
+            method: method_of(method),
             target: "/".into(),
             version: Version::Http11,
-            host: None,
+            authority: None,
             headers,
             body,
         }

@@ -68,7 +68,7 @@ pub(super) struct Wanted<'p, P> {
 impl<'p, P: AsRef<config::ProviderConfig>> Wanted<'p, P> {
     /// The request's list, if it must be merged; None if one provider has all of it.
     pub(super) fn of(table: Table<'p, P>, head: &RequestHead) -> Option<Self> {
-        if !matches!(head.method.as_str(), "GET" | "HEAD") || !is_models_list(head.path()) {
+        if !matches!(&*head.method, "GET" | "HEAD") || !is_models_list(head.path()) {
             return None;
         }
         let kind = api_of(head.path(), &head.headers)?;
@@ -104,7 +104,7 @@ impl<'p, P: AsRef<config::ProviderConfig>> Wanted<'p, P> {
         target: &str,
     ) -> Option<Self> {
         let path = path_of(target);
-        if !matches!(head.method.as_str(), "GET" | "HEAD") || !is_models_list(path) {
+        if !matches!(&*head.method, "GET" | "HEAD") || !is_models_list(path) {
             return None;
         }
         let kind = api_of(path, &head.headers).unwrap_or(ProviderKind::OpenAi);
@@ -322,7 +322,7 @@ fn read_list(headers: &Headers, bytes: &[u8]) -> Result<list::ListPage, NoList> 
 /// The client's head for each provider: a GET without a body, for the whole list in uncompressed bytes.
 fn own_head(head: &RequestHead) -> RequestHead {
     let mut own = head.clone();
-    "GET".clone_into(&mut own.method);
+    own.method = "GET".into();
     own.body = BodyLength::Absent;
     for name in NOT_PASSED_ON {
         own.headers.remove(name);

@@ -126,11 +126,10 @@ impl<'a> Reply<'a> {
         }
         // The reply has its own length, and a 204 has none (RFC 9110 §8.6).
         let has_other_length = framing != ReplyFraming::None || head.status == 204;
-        for (name, value) in head.headers.iter() {
-            if has_other_length && name.eq_ignore_ascii_case(b"content-length") {
-                continue;
+        for line in head.headers.lines() {
+            if !(has_other_length && line.is_called(b"content-length")) {
+                line.append_to(bytes);
             }
-            encode::field(bytes, name, value);
         }
         match framing {
             ReplyFraming::Sized(length) => encode::framing(bytes, Some(length)),
@@ -274,7 +273,7 @@ mod tests {
             method: "GET".into(),
             target: "/".into(),
             version,
-            host: None,
+            authority: None,
             headers,
             body: BodyLength::Absent,
         }

@@ -13,6 +13,7 @@ use crate::clock::{Deadline, Stopwatch};
 use crate::http::buffer::{BULK_BYTES, Buffer};
 use crate::http::end::End;
 use crate::http::message::ResponseHead;
+use crate::http::message::memory;
 use crate::http::refusal::{Code, Refusal};
 use crate::http::websocket::frames::going_away;
 use crate::ingress::{ClientEnd, FAREWELL_MAX, Request};
@@ -165,7 +166,7 @@ impl<'a> Tunnel<'a> {
         let mut silent = Deadline::after(self.silence_max);
         self.pass([true, true]);
         // Those of the handshake: the next one to be opened uses their memory.
-        spare::free();
+        free_memory();
         let mut may_read = [false, false];
         loop {
             if self.pass(may_read) {
@@ -284,7 +285,7 @@ impl<'a> Tunnel<'a> {
         let limit = if self.is_at_rest { left } else { left.min(REST_AFTER) };
         if !poll_all(&mut fds, limit) && !limit.is_zero() && !self.is_at_rest {
             self.is_at_rest = true;
-            spare::free();
+            free_memory();
         }
         let [client, provider, stop] = fds.map(|fd| fd.revents());
         if stop.contains(PollFlags::IN) && self.farewell.is_none() {
@@ -333,4 +334,10 @@ fn count(total: &AtomicU64, bytes: u64) {
     if bytes > 0 {
         total.fetch_add(bytes, Ordering::Relaxed);
     }
+}
+
+/// Frees what this thread keeps for its next request, which may come in hours.
+fn free_memory() {
+    spare::free();
+    memory::free();
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::http::head::encode;
 use crate::http::message::Headers;
 use crate::http::octets::{is_name, is_value};
+use crate::http::selected::Selected;
 use crate::upstream::origin::Origin;
 
 /// A request to send.
@@ -15,8 +16,8 @@ pub struct OutRequest<'a> {
     pub method: &'a str,
     /// Path and query after the base URL's path; starts with `/`.
     pub target: &'a str,
-    /// Header fields that a client sent, name and value, passed on as they are. Their bytes were checked as they came.
-    pub passed_on: &'a [(&'a [u8], &'a [u8])],
+    /// Header fields that a client sent, passed on as they are. Their bytes were checked as they came.
+    pub passed_on: &'a Selected<'a>,
     /// The fields after them, whose bytes are checked when they are written. Neither list contains `Host` or the body's framing.
     pub headers: &'a Headers,
     /// The longest wait for the head of the response, if shorter than `timeouts.response`.
@@ -55,18 +56,18 @@ pub(super) fn write_head(
     for part in line {
         head.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in request.passed_on.iter().copied() {
-        debug_assert!(is_name(name) && is_value(value), "it was checked as it came");
-        encode::field(head, name, value);
+    for line in request.passed_on.lines() {
+        debug_assert!(is_name(line.name()) && is_value(line.value()), "it was checked as it came");
+        line.append_to(head);
     }
-    for (name, value) in request.headers.iter() {
-        if !is_name(name) {
+    for line in request.headers.lines() {
+        if !is_name(line.name()) {
             return Err("the name of a header field holds a byte that it may not");
         }
-        if !is_value(value) {
+        if !is_value(line.value()) {
             return Err("a header field holds a byte that it may not");
         }
-        encode::field(head, name, value);
+        line.append_to(head);
     }
     if request.websocket_key.is_some() {
         encode::field(head, b"connection", b"Upgrade");
@@ -95,12 +96,13 @@ mod tests {
         let origin = Origin::of("https://h:1/base/").unwrap();
         let mut headers = Headers::new();
         headers.push(own.0, own.1);
-        let passed_on = [(b"X-A".as_slice(), b"b c".as_slice())];
+        let mut client = Headers::new();
+        client.push("X-A", "b c");
         let mut head = Vec::new();
         let request = OutRequest {
             method,
             target,
-            passed_on: &passed_on,
+            passed_on: &Selected::all(&client),
             headers: &headers,
             response_max: None,
             websocket_key: None,

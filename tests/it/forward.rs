@@ -278,6 +278,21 @@ fn the_tiny_http_server_forwards_too() {
 }
 
 #[test]
+fn the_tiny_http_server_took_any_number_of_fields() {
+    let peer = echo();
+    let proxy = TestProxy::builder()
+        .settings("server: tiny_http")
+        .provider("P", "anthropic", &peer.url(), "auth_value: fixed")
+        .start();
+    // With Host.
+    for (others, status) in [(127, 200), (128, 431)] {
+        let fields = "X-A: b\r\n".repeat(others);
+        let answer = proxy.ask(format!("GET /c HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+        assert_eq!(answer.status, status, "{others}");
+    }
+}
+
+#[test]
 fn a_hundred_requests_at_once() {
     let peer = echo();
     let proxy = TestProxy::before(&peer.url());

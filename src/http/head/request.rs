@@ -1,11 +1,12 @@
 //! Heads of requests, by strict rules: what could be read in two ways is refused; pure.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::http::head::{BadHead, HEAD_MAX_BYTES, Lines, Whole, number};
-use crate::http::message::{BodyLength, Headers, RequestHead, Version};
+use crate::http::message::{BodyLength, Headers, RequestHead, Version, method};
 use crate::http::octets::is_name;
 use crate::http::refusal::{Code, Refusal};
 use crate::http::rules::Rules;
@@ -29,10 +30,10 @@ impl RequestReader {
         let whole = self.0.read(bytes, &Rules::STRICT, request_line)?;
         let Some(Whole { start_line: line, headers, length }) = whole else { return Ok(None) };
         let text = |range: Range<usize>| std::str::from_utf8(&bytes[range]);
-        let (Ok(method), Ok(target)) = (text(line.method), text(line.target)) else {
+        let (Ok(name), Ok(target)) = (text(line.method), text(line.target)) else {
             return Err(BadHead::RequestLine.into());
         };
-        let head = check(method.to_owned(), target, line.version, headers)?;
+        let head = check(method(name), target, line.version, headers)?;
         Ok(Some((head, length)))
     }
 }
@@ -82,21 +83,20 @@ fn bad(what: &str) -> Refusal {
 
 /// Checks a head that either server parsed: target, host and framing.
 pub(crate) fn check(
-    method: String,
+    method: Cow<'static, str>,
     target: &str,
     version: Version,
     headers: Headers,
 ) -> Result<RequestHead, Refusal> {
     let (authority, target) = split_target(&method, target)?;
-    let host = host(&headers, version)?;
-    let host = authority.or(host);
+    check_host(&headers, version)?;
     let body = body_length(version, &headers)?;
     if let Some(expectation) = headers.first("expect")
         && !expectation.eq_ignore_ascii_case(b"100-continue")
     {
         return Err(bad("an Expect other than 100-continue"));
     }
-    Ok(RequestHead { method, target, version, host, headers, body })
+    Ok(RequestHead { method, target, version, authority, headers, body })
 }
 
 /// Origin form unchanged; absolute form as its authority and its origin form (RFC 9112 §3.2).
@@ -156,16 +156,16 @@ fn is_web_scheme(scheme: &str) -> bool {
 }
 
 /// Exactly one valid `Host` in HTTP/1.1 (RFC 9112 §3.2).
-fn host(headers: &Headers, version: Version) -> Result<Option<String>, Refusal> {
+fn check_host(headers: &Headers, version: Version) -> Result<(), Refusal> {
     let mut hosts = headers.all("host");
     let (first, second) = (hosts.next(), hosts.next());
     match (first, second, version) {
         (_, Some(_), _) => Err(bad("more than one Host")),
         (None, None, Version::Http11) => Err(bad("no Host")),
-        (None, None, Version::Http10) => Ok(None),
+        (None, None, Version::Http10) => Ok(()),
         (Some(host), None, _) => {
             let host = std::str::from_utf8(host).ok().filter(|host| is_authority(host));
-            host.map(|host| Some(host.to_owned())).ok_or_else(|| bad("the Host is not one"))
+            host.map(|_| ()).ok_or_else(|| bad("the Host is not one"))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Fields and lengths as values.
 
 use super::*;
+use crate::clock::Timestamp;
 
 #[test]
 fn lists_are_split_over_fields_and_commas() {
@@ -45,7 +46,7 @@ fn keep_alive_by_version() {
             method: "GET".into(),
             target: "/a?b".into(),
             version,
-            host: None,
+            authority: None,
             headers,
             body: BodyLength::Absent,
         }
@@ -99,4 +100,37 @@ fn waits_in_seconds_milliseconds_and_dates() {
         }
         assert_eq!(headers.retry_after_ms(now), expected, "{fields:?}");
     }
+}
+
+#[test]
+fn lines_are_written_in_one_form_however_they_came() {
+    let came = [
+        ("a: 1", "\r\n"),
+        ("B:2", "\r\n"),
+        ("C :  3", "\r\n"),
+        ("d: 4 ", "\r\n"),
+        ("e: 5", "\n"),
+        ("f:\tx", "\r\n"),
+        ("g: ", "\r\n"),
+        ("h:", "\r\n"),
+        ("i: 9", "\r\n"),
+    ];
+    let (mut text, mut found) = (Vec::new(), FoundFields::with_room(0));
+    for (line, end) in came {
+        let (at, colon) = (text.len(), line.find(':').unwrap());
+        let name = line[..colon].trim_end().len();
+        let value = line[colon + 1..].trim();
+        let start = line.len() - line[colon + 1..].trim_start().len();
+        text.extend_from_slice(line.as_bytes());
+        text.extend_from_slice(end.as_bytes());
+        found.push(&text, at..at + name, at + start..at + start + value.len());
+    }
+    let mut headers = found.of(&text[..text.len() - 1]);
+    headers.push("J", "10");
+    headers.push_parts(b"k", &[b"1", b"1"]);
+    let mut written = Vec::new();
+    headers.lines().for_each(|line| line.append_to(&mut written));
+    let expected =
+        "a: 1\r\nB: 2\r\nC: 3\r\nd: 4\r\ne: 5\r\nf: x\r\ng: \r\nh: \r\ni: 9\r\nJ: 10\r\nk: 11\r\n";
+    assert_eq!(String::from_utf8(written).unwrap(), expected);
 }

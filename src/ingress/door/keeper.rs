@@ -358,6 +358,6 @@ impl DoorThread {
 
 /// True if `head` asks for one of [`PAGES`].
 fn is_page(head: &RequestHead) -> bool {
-    let reads = matches!(head.method.as_str(), "GET" | "HEAD");
+    let reads = matches!(&*head.method, "GET" | "HEAD");
     reads && head.body == BodyLength::Absent && PAGES.contains(&head.path())
 }

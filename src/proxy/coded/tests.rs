@@ -16,7 +16,7 @@ fn head(codings: &[&str]) -> RequestHead {
         method: "POST".into(),
         target: "/v1/messages".into(),
         version: Version::Http11,
-        host: None,
+        authority: None,
         headers,
         body: BodyLength::Sized(1),
     }
