@@ -10,7 +10,7 @@ OPTIONS ?= --write
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static test check deny test-clients test-hosts test-install hostile soak order bench bench-check bench-record install \
+.PHONY: help run build static dist test check portable deny test-dist test-clients test-hosts test-install hostile soak order bench bench-check bench-record install \
     uninstall clean
 
 help: ## print this
@@ -44,6 +44,9 @@ target/manual: target/release/manual
 static: target/static/evertoken ## a program that needs no library of the system, in target/static
 	@ls -l $<
 
+dist: ## static programs for x86_64, aarch64, armv7 and riscv64, with their sums, in target/dist (needs rustup, python3)
+	CARGO="$(CARGO)" contrib/dist
+
 # One build serves `make test` and `make hostile`. Most tests wait for a peer and not for the processor, hence
 # more of them at once than there are cores.
 TESTS := $(CARGO) test --workspace --locked --features slow-tests
@@ -60,6 +63,22 @@ check: ## formatting, lints, documentation
 
 deny: ## licences, sources and forbidden crates of all dependencies (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources
+
+# What other systems have in place of Linux's own calls, run on Linux. Without what they do not have: the process at the other
+# end of a unix socket, a socket filter, SCHED_BATCH.
+portable: ## the tests with the calls that macOS and FreeBSD have too
+	RUST_TEST_THREADS=8 $(CARGO) test --locked --features slow-tests,portable --lib --test it -- --skip slow:: --skip simulate \
+	    --skip token_page:: --skip the_running_instance_gives --skip a_running_instance_without --skip of_another_user_gets_no_key \
+	    --skip workers_wait_for_their_turn --skip who_could_connect_is_served --skip with_the_mode_that_was_asked_for \
+	    --skip a_living_one_is_not --skip accepted_connections_notice --skip acknowledgements_have_a_limit \
+	    --skip has_a_process_and_that_of_tcp
+
+# Built with little optimization, for two machines: with 64 bits and with 32.
+test-dist: ## programs for other machines, run under qemu, and links for macOS and FreeBSD (needs qemu-user-static, openssl)
+	CARGO="$(CARGO)" DIST_PROFILE=static-quick contrib/dist aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf
+	$(CARGO) build --locked --package sandbox --bins
+	tests/install/emulated.py target/debug/sandbox target/dist/evertoken-*
+	CARGO="$(CARGO)" contrib/link-others
 
 test-clients: build ## the built binary under real programs and SDKs, two real issuers and a browser (needs python3, node, chromium, git)
 	# By itself: with the sandbox's features evertoken would be another program, built once more.
