@@ -167,15 +167,22 @@ fn check_listen(address: &ListenAddress, config: &Config) -> Result<(), &'static
     Ok(())
 }
 
+/// The most descriptors that macOS allows, whatever its maximum says (`OPEN_MAX`, setrlimit(2)).
+const MACOS_DESCRIPTORS_MAX: u64 = 10_240;
+
 /// Raises the descriptor limit to the system's maximum, and warns if that is not enough.
 fn raise_descriptor_limit(settings: &Settings) {
     let max_connections = settings.limits.max_connections;
     let mut limit = getrlimit(Resource::Nofile);
     // None means no limit.
     if limit.current.is_some() {
+        let present = limit.current;
         limit.current = limit.maximum;
-        // If that is not allowed, the present limit stays.
-        let _ = setrlimit(Resource::Nofile, limit);
+        if setrlimit(Resource::Nofile, limit).is_err() && present < Some(MACOS_DESCRIPTORS_MAX) {
+            limit.current = Some(MACOS_DESCRIPTORS_MAX);
+            // If that is not allowed, the present limit stays.
+            let _ = setrlimit(Resource::Nofile, limit);
+        }
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     // Each connection may need another one to its provider, and there are files, folders and refreshes.
