@@ -5,8 +5,8 @@ Each client here knows what it may see: evertoken's farewell at a stop, a cut at
 asked for. All other things are problems, which the report names.
 """
 
+import asyncio
 import collections
-import contextlib
 import random
 import socket
 import ssl
@@ -17,8 +17,8 @@ import threading
 import time
 
 import httpx2
+import websockets.asyncio.client
 import websockets.exceptions
-import websockets.sync.client
 
 import drive
 import echoes
@@ -32,6 +32,48 @@ IDLE_SECONDS = 5
 PING_SECONDS = 2
 LARGE_BYTES = 1024 * 1024
 HANDSHAKES = ["silent", "garbage", "plain", "slow", "left", "old", "alpn"]
+
+
+class Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+
+LOOP = Loop()
+
+
+class Tunnel:
+    """A WebSocket of asyncio's client, for threads. Not the client for threads itself: it reads and writes one TLS connection in two
+    threads at once, which loses bytes with Python 3.11.
+    """
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def send(self, message):
+        LOOP.run(self.connection.send(message))
+
+    def recv(self, timeout):
+        return LOOP.run(asyncio.wait_for(self.connection.recv(), timeout))
+
+    def close(self):
+        LOOP.run(self.connection.close())
+
+    def leave(self):
+        LOOP.loop.call_soon_threadsafe(self.connection.transport.abort)
+
+    def wait_closed(self):
+        LOOP.run(self.connection.wait_closed())
+
+    def received_end(self):
+        """The close frame that came, or None."""
+        return self.connection.protocol.close_rcvd
 
 
 class Door:
@@ -59,10 +101,16 @@ class Door:
         stream = self.connect()
         address = self.url.replace("http", "ws", 1) + "/to/websocket/v1/realtime?model=m"
         options = {"ssl": self.trust, "server_hostname": "127.0.0.1"} if self.trust else {}
-        return websockets.sync.client.connect(
+        stream.setblocking(False)
+        connecting = websockets.asyncio.client.connect(
             address, sock=stream, proxy=None, max_size=None, ping_interval=ping_interval, compression=None,
-            open_timeout=PATIENCE_SECONDS, close_timeout=PATIENCE_SECONDS, legacy=True, **options,
+            open_timeout=PATIENCE_SECONDS, close_timeout=PATIENCE_SECONDS, **options,
         )
+        return Tunnel(LOOP.run(wait_for(connecting)))
+
+
+async def wait_for(awaitable):
+    return await awaitable
 
 
 class Counts:
@@ -113,7 +161,7 @@ class Tunnels:
             except Exception as error:
                 self.counts.problem(f"{self.door.name}, {talk.__name__}: {error!r}")
             finally:
-                connection.socket.close()
+                connection.leave()
 
     def note_refusal(self, error):
         if isinstance(error, websockets.exceptions.InvalidStatus):
@@ -128,7 +176,7 @@ class Tunnels:
 
     def check_end(self, connection, expected, kills, stops, told=""):
         """`expected`: the codes of the end that was asked for, None for a cut."""
-        received = connection.protocol.close_rcvd
+        received = connection.received_end()
         code, reason = (received.code, received.reason) if received else (None, "")
         if code in expected:
             return self.counts.add(f"tunnels ended as asked: {code or 'cut'}")
@@ -186,9 +234,8 @@ class Tunnels:
         if end == "own":
             return (NORMAL,)
         if end == "leave":
-            # A kill may have been faster.
-            with contextlib.suppress(OSError):
-                connection.socket.shutdown(socket.SHUT_RDWR)
+            connection.leave()
+            connection.wait_closed()
             return (None,)
         connection.send(echoes.CLOSE if end == "close" else echoes.ABORT)
         try:
