@@ -50,7 +50,8 @@ impl App {
         }
         // After the state folder was made, because a socket may be in it.
         let bind = |address: &ListenAddress| {
-            bind(address).map_err(|error| StartError::Bind(address.clone(), error))
+            bind(address, &settings.listen)
+                .map_err(|error| StartError::Bind(address.clone(), error))
         };
         let listeners = match &*handed {
             [] => settings.listen.iter().map(bind).collect::<Result<_, _>>()?,

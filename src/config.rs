@@ -49,6 +49,7 @@ pub(crate) use credential::{Credential, CredentialFields, FileFormat, WatchedFil
 pub(crate) use egress::{Egress, ProxyRule};
 pub(crate) use endpoint_request::{Bearer, EndpointRequest};
 pub(crate) use inbound_key::{InboundKey, KeyHash, KeyRights, KeySecret};
+pub(crate) use listen::ADDRESSES_MAX;
 pub use listen::ListenAddress;
 pub(crate) use loopback::{is_loopback_host, is_metadata_host};
 pub use missing::Missing;

@@ -13,7 +13,7 @@ use crate::config::resolve::Problem;
 use crate::config::{Config, ListenAddress, ServerKind, Settings};
 use crate::current::Current;
 use crate::ingress::bind::Listener;
-use crate::ingress::door::OTHER_DESCRIPTORS;
+use crate::ingress::door::descriptors_wanted;
 use crate::ingress::handed;
 use crate::listener_owner;
 use crate::logger;
@@ -29,7 +29,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::commands::common::{
     BAD_CONFIG, CANT_BIND, Done, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, load,
-    refuse, start_log, tell,
+    refuse, start_log, tell, variable,
 };
 use crate::commands::restart::Program;
 use crate::commands::unset;
@@ -43,7 +43,7 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
     let configuration = std::path::absolute(&files.config).unwrap_or_else(|_| files.config.clone());
     let named = files.environment.clone();
     // Before anything is opened.
-    let handed = handed::take().map_err(|error| tell(error, CANT_BIND))?;
+    let handed = handed::take(variable).map_err(|error| tell(error, CANT_BIND))?;
     let listen = Listen { by_command_line: listen, handed: handed.iter().map(address).collect() };
     let read = move || -> Result<(Config, Vec<String>), Vec<Problem>> {
         let (config, warnings) = load(&files, Variables::of_named(&files))?;
@@ -61,10 +61,11 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
     let state_dir = config.settings.state_dir.clone();
     let reload = Box::new(move || unset::explained(read(), named.as_deref(), std::process::id()));
     let sockets = handed.iter().map(Listener::socket).collect();
+    let all = config.settings.listen.clone();
     let app =
         App::start(config, handed, environment(clock), reload).map_err(|error| match &error {
             StartError::Bind(address, cause) => {
-                fail(format_args!("{error}{}", bind_advice(address, cause)), CANT_BIND)
+                fail(format_args!("{error}{}", bind_advice(address, &all, cause)), CANT_BIND)
             }
             StartError::Provider(..) | StartError::Tls(_) => fail(error, BAD_CONFIG),
             StartError::Thread(_) => fail(error, FAILED),
@@ -76,10 +77,15 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
     Ok(())
 }
 
-/// Advice for an address that can't be bound, with the process that has it.
-fn bind_advice(address: &ListenAddress, cause: &io::Error) -> String {
+/// Advice for an address, one of `all`, that can't be bound, with the process that has it.
+fn bind_advice(address: &ListenAddress, all: &[ListenAddress], cause: &io::Error) -> String {
     match address {
-        ListenAddress::Tcp { port, .. } => port_advice(*port, cause.kind()),
+        ListenAddress::Tcp { port, .. } => {
+            let before = all.iter().take_while(|one| *one != address);
+            let same_port = |one: &&ListenAddress| matches!(one, ListenAddress::Tcp { port: other, .. } if other == port);
+            let mut before = before.filter(same_port);
+            port_advice(*port, before.next(), cause.kind())
+        }
         ListenAddress::Unix { .. } => match cause.kind() {
             io::ErrorKind::AddrInUse | io::ErrorKind::AlreadyExists => {
                 "; settings.listen takes another path".to_owned()
@@ -97,13 +103,19 @@ fn bind_advice(address: &ListenAddress, cause: &io::Error) -> String {
     }
 }
 
-fn port_advice(port: u16, cause: io::ErrorKind) -> String {
+/// `own` is another address of evertoken's with this port.
+fn port_advice(port: u16, own: Option<&ListenAddress>, cause: io::ErrorKind) -> String {
     match cause {
         io::ErrorKind::AddrInUse => {
-            let owner = listener_owner::find(port).map_or_else(
-                || "another process has the port".to_owned(),
-                |owner| format!("the port is in use by {owner}"),
-            );
+            let owner = match (listener_owner::find(port), own) {
+                (Some(owner), _) => format!("the port is in use by {owner}"),
+                (None, Some(own)) => {
+                    return format!(
+                        "; settings.listen has {own} too, which is the same: leave one of them out"
+                    );
+                }
+                (None, None) => "another process has the port".to_owned(),
+            };
             format!("; {owner}; --listen HOST:PORT or settings.port takes another one")
         }
         io::ErrorKind::PermissionDenied => {
@@ -185,10 +197,7 @@ fn raise_descriptor_limit(settings: &Settings) {
         }
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // Each connection may need another one to its provider, and there are files, folders and refreshes.
-    // One over TLS has a pair of sockets besides.
-    let each = if settings.tls.is_some() { 4 } else { 2 };
-    let wanted = each * max_connections as u64 + OTHER_DESCRIPTORS;
+    let wanted = descriptors_wanted(max_connections, settings.tls.is_some());
     if allowed < wanted {
         warn!(
             "{allowed} descriptors are allowed (ulimit -n), but settings.max_connections \

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use crate::config::listen_host;
 use crate::config::loopback::is_loopback_host;
 
+/// The most addresses: each has a thread.
+pub(crate) const ADDRESSES_MAX: usize = 16;
 /// The longest path of a unix socket: the system's field has room for 108 bytes, one of them for the end (unix(7)).
 pub(crate) const UNIX_PATH_MAX_BYTES: usize = 107;
 /// The mode of a socket file: its owner may connect.
@@ -63,6 +65,12 @@ impl fmt::Display for ListenAddress {
 
 fn parse_tcp(text: &str) -> Result<ListenAddress, String> {
     let wrong = || format!("write {FORMS}, not \"{}\"", text.escape_debug());
+    if let Some(port) = text.strip_prefix("*:") {
+        let port = port.escape_debug();
+        return Err(format!(
+            "write \"0.0.0.0:{port}\" for every IPv4 address of this machine, or \"[::]:{port}\" for every address"
+        ));
+    }
     if text.starts_with('/') {
         return Err(format!("write a unix socket as \"unix:{}\"", text.escape_debug()));
     }
@@ -167,6 +175,7 @@ mod tests {
             ("[::1]", "\"[::1]:8080\""),
             ("http://127.0.0.1:8080", "not \"http://"),
             ("a b:80", "not"),
+            ("*:80", "write \"0.0.0.0:80\" for every IPv4 address of this machine, or \"[::]:80\""),
             ("/run/a.sock", "\"unix:/run/a.sock\""),
             ("unix:", "absolute path"),
             ("unix:/", "absolute path"),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 /// True if `host`, a name or an address without port and brackets, is this machine's loopback.
 pub(crate) fn is_loopback_host(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// True if `host` is the metadata server of a cloud: a link-local address, or a name that leads to one. It is reached

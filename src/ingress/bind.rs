@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,20 +101,24 @@ impl Listener {
     }
 }
 
-/// Binds `address` and listens.
-pub fn bind(address: &ListenAddress) -> io::Result<Listener> {
+/// Binds `address`, one of `all` that are to be bound, and listens.
+pub fn bind(address: &ListenAddress, all: &[ListenAddress]) -> io::Result<Listener> {
     let listener = match address {
-        ListenAddress::Tcp { host, port } => bind_tcp(host, *port),
+        ListenAddress::Tcp { host, port } => {
+            let shares_port = |one: &ListenAddress| matches!(one, ListenAddress::Tcp { port: other, .. } if other == port);
+            // `[::]` takes IPv4 too, unless another address is there for that.
+            bind_tcp(host, *port, all.iter().filter(|one| shares_port(one)).count() > 1)
+        }
         ListenAddress::Unix { path, mode } => bind_unix(path, *mode),
     };
     Ok(Listener { configured: Some(address.to_string()), ..listener? })
 }
 
 /// Binds `host`, a name or an address.
-fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
+fn bind_tcp(host: &str, port: u16, is_v6_alone: bool) -> io::Result<Listener> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in (host, port).to_socket_addrs()? {
-        match bind_address(address) {
+        match bind_address(address, is_v6_alone) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = error,
         }
@@ -122,8 +126,11 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
     Err(last)
 }
 
-fn bind_address(address: SocketAddr) -> io::Result<Listener> {
+fn bind_address(address: SocketAddr, is_v6_alone: bool) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if is_v6_alone && address.ip() == Ipv6Addr::UNSPECIFIED {
+        socket.set_only_v6(true)?;
+    }
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit the options on Linux.
     socket.set_tcp_nodelay(true)?;
@@ -239,11 +246,37 @@ mod tests {
     #[test]
     fn accepted_connections_notice_that_their_client_is_gone() {
         for (host, limit) in [("127.0.0.1", None), ("0.0.0.0", Some(LIMIT))] {
-            let listener = bind_tcp(host, 0).unwrap();
+            let listener = bind_tcp(host, 0, false).unwrap();
             let port = listener.socket.local_addr().unwrap().as_socket().unwrap().port();
             let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
             let accepted = listener.socket.accept().unwrap().0;
             assert_eq!(set_on(&SockRef::from(&accepted)), (true, [30, 10, 3], limit), "{host}");
+        }
+    }
+
+    /// `[::]` took IPv4 too, so the second of the two was "in use by another process".
+    #[test]
+    fn all_addresses_of_both_families_share_a_port() {
+        let connects = |host: &str, port| TcpStream::connect((host, port)).is_ok();
+        for first_is_v6 in [true, false] {
+            let free = bind_tcp("0.0.0.0", 0, false).unwrap();
+            let port = free.bound.port().unwrap().port();
+            drop(free);
+            let tcp = |host: &str| ListenAddress::Tcp { host: host.to_owned(), port };
+            let mut all = vec![tcp("::"), tcp("0.0.0.0")];
+            if !first_is_v6 {
+                all.reverse();
+            }
+            let Ok(bound) = all.iter().map(|one| bind(one, &all)).collect::<io::Result<Vec<_>>>()
+            else {
+                panic!("{all:?} can't be bound together");
+            };
+            assert!(connects("127.0.0.1", port) && connects("::1", port));
+            drop(bound);
+            // Alone, it takes both.
+            let alone = bind(&tcp("::"), &all[..1]).unwrap();
+            assert!(connects("127.0.0.1", port) && connects("::1", port));
+            drop(alone);
         }
     }
 

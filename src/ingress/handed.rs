@@ -7,15 +7,23 @@ use std::os::fd::OwnedFd;
 use socket2::{Socket, Type};
 
 use crate::bound::Bound;
+use crate::config::ADDRESSES_MAX;
 use crate::ingress::bind::Listener;
 use crate::platform;
 
 /// The number of the first descriptor.
 const FIRST: usize = 3;
 
-/// The sockets that were handed over to this process. It has to be called before anything is opened, because the
-/// sockets are only numbers in the environment.
-pub(crate) fn take() -> io::Result<Vec<Listener>> {
+/// The sockets that were handed over to this process, whose environment is `variable`. It has to be called before
+/// anything is opened, because the sockets are only numbers in the environment.
+pub(crate) fn take(variable: impl Fn(&str) -> Option<String>) -> io::Result<Vec<Listener>> {
+    let is_ours = variable("LISTEN_PID") == Some(std::process::id().to_string());
+    let count = variable("LISTEN_FDS").and_then(|count| count.parse::<u64>().ok());
+    if let Some(count) = count.filter(|count| is_ours && *count > ADDRESSES_MAX as u64) {
+        let why =
+            format!("LISTEN_FDS is {count}, and evertoken takes at most {ADDRESSES_MAX} sockets");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let handed = sd_listen_fds::get().map_err(|_| {
         let why = "LISTEN_PID or LISTEN_FDS, which a service manager sets, is not a number";
         io::Error::new(io::ErrorKind::InvalidInput, why)

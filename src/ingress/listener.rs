@@ -14,7 +14,7 @@ use socket2::{SockRef, Socket};
 use crate::clock::{Deadline, Stopwatch};
 use crate::config::Limits;
 use crate::ingress::bind::Listener;
-use crate::ingress::door::{self, DoorHandle};
+use crate::ingress::door::{self, DoorHandle, Outside};
 use crate::ingress::hosting::Word;
 use crate::ingress::live::Live;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
@@ -74,10 +74,13 @@ impl BuiltinServer {
         let (stopping, stopped) = bounded(0);
         let pool = Pool::new(limits.max_connections, WORKER_IDLE_MAX);
         let handshake_max = limits.client_head;
-        let (hosting, door) = door::start(Arc::new(limits), service, live.clone(), pool.clone())?;
-        let reception = Reception { pool, live: live.clone(), hosting };
         let tls = listeners.iter().find_map(|one| one.tls.clone());
-        let tls = tls.map(|certificate| TlsServer::start(certificate, handshake_max, &reception));
+        let outside = Outside::now(limits.max_connections, tls.is_some());
+        let (hosting, door) =
+            door::start(Arc::new(limits), outside, service, live.clone(), pool.clone())?;
+        let reception = Reception { pool, live: live.clone(), hosting };
+        let handshakes = (outside.handshakes, handshake_max);
+        let tls = tls.map(|certificate| TlsServer::start(certificate, handshakes, &reception));
         let tls = tls.transpose()?.map(Arc::new);
         // Made first, so that an error below ends the threads that were started.
         let mut server = Self {
@@ -91,7 +94,11 @@ impl BuiltinServer {
             let socket = listener.socket.clone();
             let is_polled = listener.is_handed || !platform::SHUTDOWN_ENDS_ACCEPT;
             let wake = is_polled.then(Wake::new).transpose()?.map(Arc::new);
-            if !listener.is_handed {
+            if listener.is_handed {
+                // Another process that has it too may be quicker to accept; to wait for the next client would outlast a
+                // stop.
+                socket.set_nonblocking(true)?;
+            } else {
                 platform::prepare_to_accept(&socket)?;
             }
             let acceptor = Acceptor {
@@ -117,6 +124,7 @@ impl BuiltinServer {
         self.close();
         // The last accepted connections are among the live ones then, or shake hands.
         self.listening.clear();
+        let until = Deadline::after(grace);
         let deadline = Deadline::after(grace.min(HANDSHAKES_MAX));
         let shake_hands = || self.tls.as_ref().is_some_and(|tls| tls.has_handshakes());
         while shake_hands() && !deadline.has_passed() {
@@ -124,7 +132,9 @@ impl BuiltinServer {
         }
         let cut_off = self.live.drain(grace);
         self.door = None;
-        self.tls = None;
+        if let Some(tls) = self.tls.take() {
+            tls.stop(until);
+        }
         cut_off
     }
 

@@ -48,6 +48,8 @@ impl TinyServer {
     ) -> std::io::Result<Self> {
         let first = listeners.first().ok_or(std::io::ErrorKind::InvalidInput)?;
         let listener: TcpListener = first.socket.try_clone()?.into();
+        // The other server may have left it otherwise, if a service manager keeps it.
+        listener.set_nonblocking(false)?;
         let server = Server::from_listener(listener, None).map_err(std::io::Error::other)?;
         let server = Arc::new(server);
         let (alive, ended) = bounded(0);

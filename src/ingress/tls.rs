@@ -13,8 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use log::debug;
 
-use crate::clock::Clock;
-use crate::ingress::door::visitors_max;
+use crate::clock::{Clock, Deadline};
 use crate::ingress::reception::Reception;
 use crate::ingress::tally::ConnectionTally;
 use crate::platform::{Interest, Poller, Wake};
@@ -31,12 +30,13 @@ const THREADS_MAX: usize = 4;
 const STACK_BYTES: usize = 256 * 1024;
 /// Connections that were accepted and that a thread has not seen yet.
 const UNSEEN_MAX: usize = 256;
-/// The sockets of a served connection besides those that one without TLS has, in such connections.
-const PAIRS: usize = 2;
 /// The time between two looks at the files of the certificate.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// The running threads. Dropping this ends them once the last bytes are out.
+/// The least time for answers to leave once the server has stopped.
+const STOP_MIN: Duration = Duration::from_millis(500);
+
+/// The running threads. Dropping this ends them once the last bytes are out, which may take [`STOP_MIN`].
 pub(super) struct TlsServer {
     next: AtomicUsize,
     /// The number of connections that shake hands.
@@ -54,19 +54,22 @@ struct TlsThread {
 }
 
 impl TlsServer {
-    /// Starts the threads; a handshake may take `handshake_max`, and its connection comes to `reception` then.
+    /// Starts the threads, for so many handshakes at once, each of which may take so long; beyond their number, the oldest
+    /// ends. After its handshake, a connection comes to `reception`.
     pub(super) fn start(
         certificate: Arc<OwnCertificate>,
-        handshake_max: Duration,
+        (count_max, time_max): (usize, Duration),
         reception: &Reception,
     ) -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         let reception = reception.clone();
-        // As many as at the door; beyond that, the oldest ends.
-        let connections = PAIRS * reception.hosting.limits.max_connections;
-        let thread_max = visitors_max(connections).div_ceil(count);
-        let setup =
-            TlsSetup { certificate: certificate.clone(), handshake_max, thread_max, reception };
+        let thread_max = count_max.div_ceil(count);
+        let setup = TlsSetup {
+            certificate: certificate.clone(),
+            handshake_max: time_max,
+            thread_max,
+            reception,
+        };
         let threads = (0..count).map(|_| TlsThread::start(setup.clone()));
         let threads = threads.collect::<io::Result<_>>()?;
         let (looking, stopped) = bounded(0);
@@ -90,6 +93,15 @@ impl TlsServer {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
         let counted = HandshakeCount::new(&self.handshakes);
         self.threads[next].say(Word::Client(Client { stream, address, pending: (counted, tally) }));
+    }
+
+    /// Ends the threads once all that was written to clients is out, at the latest at `until`, but not before
+    /// [`STOP_MIN`].
+    pub(super) fn stop(&self, until: Deadline) {
+        let until = Deadline::after(until.left().max(STOP_MIN));
+        for thread in &self.threads {
+            thread.say(Word::Stop(until));
+        }
     }
 
     /// True if connections shake hands, or are about to.
@@ -126,6 +138,7 @@ impl TlsThread {
 
 impl Drop for TlsThread {
     fn drop(&mut self) {
-        self.say(Word::Stop);
+        // After another stop, this one says nothing new.
+        self.say(Word::Stop(Deadline::after(STOP_MIN)));
     }
 }

@@ -1,6 +1,7 @@
 //! Sockets that a service manager hands over (`sd_listen_fds(3)`), and restarts with them.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -14,6 +15,7 @@ use rustix::process::Signal;
 use crate::support::binary::Binary;
 use crate::support::client::{Client, ask, get, post};
 use crate::support::issuer::StrictIssuer;
+use crate::support::own_tls::{self, Pair};
 use crate::support::peer::{Peer, answer};
 
 const VARIABLES: [(&str, &str); 3] = [("KEY", "k"), ("ID", "c"), ("SEED", "the-seed")];
@@ -85,17 +87,15 @@ impl Drop for Over {
     }
 }
 
+/// The way of clients to evertoken.
+type Ask = Arc<dyn Fn(&str) -> Result<u16, String> + Send + Sync>;
+
 /// Asks with new connections until `is_over`; counts the answers, and keeps what else came.
-fn ask_until(
-    address: std::net::SocketAddr,
-    is_over: &AtomicBool,
-    answers: &AtomicUsize,
-    wrong: &Mutex<Vec<String>>,
-) {
+fn ask_until(ask: &Ask, is_over: &AtomicBool, answers: &AtomicUsize, wrong: &Mutex<Vec<String>>) {
     let request = "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
     while !is_over.load(Ordering::Relaxed) {
-        match Client::try_ask(address, request) {
-            Some(200) => _ = answers.fetch_add(1, Ordering::Relaxed),
+        match ask(request) {
+            Ok(200) => _ = answers.fetch_add(1, Ordering::Relaxed),
             other => wrong.lock().unwrap().push(format!("{other:?}")),
         }
     }
@@ -104,6 +104,35 @@ fn ask_until(
 #[test]
 fn restarts_under_load_refuse_nobody_cut_no_stream_and_refresh_nothing_twice() {
     const CLIENTS: usize = 64;
+    let ask = |address| -> Ask {
+        Arc::new(move |request| {
+            Client::try_ask(address, request).ok_or_else(|| "cut off".to_owned())
+        })
+    };
+    restart_under_load(CLIENTS, None, ask);
+}
+
+#[test]
+fn restarts_under_load_refuse_nobody_over_tls() {
+    const CLIENTS: usize = 16;
+    let pair = Pair::new();
+    let config = pair.usual();
+    let ask = |address| -> Ask {
+        Arc::new(move |request| {
+            let came = own_tls::ask(address, &config, request).map_err(|why| why.to_string())?;
+            let status = came.split(' ').nth(1).and_then(|status| status.parse().ok());
+            status.ok_or(came)
+        })
+    };
+    restart_under_load(CLIENTS, Some(&pair), ask);
+}
+
+/// Restarts evertoken, perhaps with TLS, under as many clients.
+fn restart_under_load(
+    clients: usize,
+    pair: Option<&Pair>,
+    ask: impl FnOnce(std::net::SocketAddr) -> Ask,
+) {
     const RESTARTS: usize = 3;
     let issuer = StrictIssuer::start(3600);
     let end = Arc::new(Mutex::new(None));
@@ -122,8 +151,12 @@ fn restarts_under_load_refuse_nobody_cut_no_stream_and_refresh_nothing_twice() {
         }
     });
     let folder = tempfile::tempdir().unwrap();
+    let tls = pair.map_or("", |pair| {
+        pair.write(folder.path());
+        ", tls: {cert_file: cert.pem, key_file: key.pem}"
+    });
     let text = format!(
-        "settings: {{state_dir: state}}\nproviders: [{{name: P, type: anthropic, base_url: \"{}\", \
+        "settings: {{state_dir: state{tls}}}\nproviders: [{{name: P, type: anthropic, base_url: \"{}\", \
          auto_refresh_config: {{token_url: \"{}\", client_id_env: ID, refresh_token_env: SEED}}}}]\n",
         peer.url(),
         issuer.url()
@@ -136,10 +169,12 @@ fn restarts_under_load_refuse_nobody_cut_no_stream_and_refresh_nothing_twice() {
     let (is_over, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let wrong = Arc::new(Mutex::new(Vec::new()));
     let mut running = begin();
-    let clients: Vec<_> = (0..CLIENTS)
+    let ask = ask(address);
+    let asking: Vec<_> = (0..clients)
         .map(|_| {
             let (is_over, answers, wrong) = (is_over.clone(), answers.clone(), wrong.clone());
-            spawn("client", 256 * 1024, move || ask_until(address, &is_over, &answers, &wrong))
+            let ask = ask.clone();
+            spawn("client", 256 * 1024, move || ask_until(&ask, &is_over, &answers, &wrong))
                 .unwrap()
         })
         .collect();
@@ -151,25 +186,117 @@ fn restarts_under_load_refuse_nobody_cut_no_stream_and_refresh_nothing_twice() {
         crate::support::eventually(&what, || answers.load(Ordering::Relaxed) >= before + count);
     };
     for _ in 0..RESTARTS {
-        more(CLIENTS);
-        let mut stream = Client::connect(address);
-        stream.send(post("/v1/stream", "{}"));
-        assert_eq!(stream.head().status, 200);
-        assert_eq!(stream.chunk().as_deref(), Some("one"));
+        more(clients);
+        let mut stream: Box<dyn ReadWrite> = match pair {
+            Some(pair) => Box::new(own_tls::connect(address, &pair.usual())),
+            None => Box::new(TcpStream::connect(address).unwrap()),
+        };
+        stream.write_all(post("/v1/stream", "{}").as_bytes()).unwrap();
+        read_up_to(&mut *stream, "\r\none\r\n");
         running.signal(Signal::TERM);
         running.wait_for("Stopping");
         // The stream ends within the grace, and new clients wait in the queue of the socket.
         *end.lock().unwrap() = None;
-        assert_eq!(stream.chunk().as_deref(), Some("two"));
-        assert_eq!(stream.chunk(), None);
+        read_up_to(&mut *stream, "\r\ntwo\r\n0\r\n\r\n");
         assert_eq!(running.code(), Some(0));
         running = begin();
     }
-    more(CLIENTS);
+    more(clients);
     drop(over);
-    drop(clients);
+    drop(asking);
     assert_eq!(*wrong.lock().unwrap(), Vec::<String>::new());
     assert_eq!(issuer.presented().len(), 1, "{:?}", issuer.presented());
+}
+
+trait ReadWrite: Read + Write {}
+
+impl<T: Read + Write> ReadWrite for T {}
+
+/// Reads up to `end`, which is the last that comes for now.
+#[track_caller]
+fn read_up_to(stream: &mut dyn Read, end: &str) {
+    let mut came = Vec::new();
+    while !came.ends_with(end.as_bytes()) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect(end);
+        came.push(byte[0]);
+    }
+}
+
+/// Clients over a port that was handed over speak TLS, and those over a unix socket do not.
+#[test]
+fn tls_over_sockets_of_the_service_manager() {
+    let peer = Peer::telling_the_credential();
+    let folder = configured(", tls: {cert_file: cert.pem, key_file: key.pem}", &peer.url());
+    let pair = Pair::new();
+    pair.write(folder.path());
+    let tcp = TcpListener::bind("[::1]:0").unwrap();
+    let path = folder.path().join("handed.sock");
+    let unix = UnixListener::bind(&path).unwrap();
+    let address = tcp.local_addr().unwrap();
+    let running = start(folder.path(), tcp, Some(unix.into()));
+    running.wait_for(&format!("Listening on https://{address}"));
+    let request = "GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let came = own_tls::ask(address, &pair.usual(), request).unwrap();
+    assert!(came.starts_with("HTTP/1.1 200"), "{came}");
+    let mut client = Client::connect_unix(&path);
+    client.send(get("/-/healthy"));
+    assert_eq!(client.answer().status, 200);
+}
+
+/// The one that came too late to accept waited for the next client, and a stop did not end that.
+#[test]
+fn two_processes_with_one_socket_both_stop() {
+    let peer = Peer::telling_the_credential();
+    let (one, other) = (configured("", &peer.url()), configured("", &peer.url()));
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let begin = |folder: &Path| {
+        let running = start(folder, socket.try_clone().unwrap(), None);
+        running.wait_for("Listening on ");
+        running
+    };
+    let mut both = [begin(one.path()), begin(other.path())];
+    let flags = rustix::fs::fcntl_getfl(&socket).unwrap();
+    assert!(
+        flags.contains(rustix::fs::OFlags::NONBLOCK),
+        "an accept that comes too late would wait"
+    );
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let asking = move || {
+                for _ in 0..50 {
+                    assert_eq!(ask(address, get("/-/healthy")).status, 200);
+                }
+            };
+            spawn("client", 256 * 1024, asking).unwrap()
+        })
+        .collect();
+    drop(clients);
+    for running in &mut both {
+        running.signal(Signal::TERM);
+        assert_eq!(running.code(), Some(0), "{:?}", running.lines());
+        assert!(
+            !running.lines().iter().any(|line| line.contains("No connection")),
+            "{:?}",
+            running.lines()
+        );
+    }
+}
+
+/// So many have a thread each.
+#[test]
+fn there_is_a_limit_of_handed_sockets() {
+    let folder = configured("", "http://127.0.0.1:9");
+    for count in ["17", "4000000000", "x"] {
+        let script = format!(
+            "export LISTEN_PID=$$ LISTEN_FDS={count}; exec {} run",
+            env!("CARGO_BIN_EXE_evertoken")
+        );
+        let mut running = Binary::start_shell(folder.path(), &script, &VARIABLES);
+        assert_eq!(running.code(), Some(69), "{count}: {:?}", running.lines());
+        running.wait_for("LISTEN_FDS");
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn limits(max_connections: usize) -> Limits {
 
 fn start(max_connections: usize, service: impl Service) -> (Server, SocketAddr) {
     let anywhere = ListenAddress::Tcp { host: "localhost".into(), port: 0 };
-    let listener = bind_listener(&anywhere).unwrap();
+    let listener = bind_listener(&anywhere, &[]).unwrap();
     let Bound::Tcp(address) = *listener.bound() else { panic!("{}", listener.bound()) };
     let limits = limits(max_connections);
     let server = Server::start(

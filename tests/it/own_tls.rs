@@ -12,7 +12,7 @@ use rustls::version::{TLS12, TLS13};
 use crate::support::binary::{Binary, run, text};
 use crate::support::cases;
 use crate::support::client::Client;
-use crate::support::own_tls::{Pair, ask, connect};
+use crate::support::own_tls::{Pair, Secure, ask, connect, connect_with_window};
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::{Builder, TestProxy};
 use crate::support::{PATIENCE, eventually};
@@ -320,6 +320,169 @@ fn a_stop_lets_a_stream_end_and_cuts_off_what_goes_on() {
     assert!(cut.is_err() && !rest.contains("0\r\n\r\n"), "{cut:?} {rest}");
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).unwrap();
+}
+
+/// A proxy before a peer with a large answer, and a client that has read so much of it that the rest is no
+/// longer in the server's hands, but on its way through TLS.
+fn with_answer_on_its_way(peer: &Peer, pair: &Pair, settings: &str) -> (TestProxy, Secure, usize) {
+    // Less than the socket pair holds, so that some of it is still there at the end.
+    const WINDOW_BYTES: usize = 256 * 1024;
+    // More than the system holds for a connection.
+    const BUFFERED_BYTES: usize = 8_000_000;
+    const PIECE_BYTES: usize = 16 * 1024;
+    let proxy = described(pair, peer).settings(settings).start();
+    let mut reading = connect_with_window(proxy.address, &pair.usual(), WINDOW_BYTES);
+    reading.write_all(GET.as_bytes()).unwrap();
+    read_head(&mut reading);
+    let mut asking = connect(proxy.address, &pair.usual());
+    let mut piece = vec![0; LARGE_BYTES - BUFFERED_BYTES];
+    reading.read_exact(&mut piece).unwrap();
+    let mut read = piece.len();
+    piece.truncate(PIECE_BYTES);
+    while in_flight(&mut asking) > 0 {
+        reading.read_exact(&mut piece).unwrap();
+        read += piece.len();
+    }
+    (proxy, reading, read)
+}
+
+/// The number of requests that the server works on.
+fn in_flight(asking: &mut Secure) -> u64 {
+    asking.write_all(b"GET /-/status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let head = read_head(asking).to_ascii_lowercase();
+    let (_, length) = head.split_once("content-length: ").unwrap();
+    let mut page = vec![0; length.lines().next().unwrap().parse().unwrap()];
+    asking.read_exact(&mut page).unwrap();
+    let page: serde_json::Value = serde_json::from_slice(&page).unwrap();
+    page["in_flight"].as_u64().unwrap()
+}
+
+/// More than fits into all buffers on the way.
+const LARGE_BYTES: usize = 12_000_000;
+
+fn large_peer(bytes: usize) -> Peer {
+    Peer::answering(move |_| answer(200, &"x".repeat(bytes)))
+}
+
+fn read_rest(reading: &mut Secure) -> usize {
+    let mut rest = Vec::new();
+    reading.read_to_end(&mut rest).expect("TLS says that it is whole");
+    rest.len()
+}
+
+/// It lost what a client had not taken half a second after the stop.
+#[test]
+fn a_stop_waits_for_a_client_that_still_reads() {
+    // The system takes bytes from the thread in large portions, so of some of these sizes a part is left in its hands when
+    // the server is done.
+    const PORTION_BYTES: usize = 1_500_000;
+    const SIZES: usize = 8;
+    let pair = Pair::new();
+    for number in 0..SIZES {
+        let size = LARGE_BYTES + number * PORTION_BYTES / SIZES;
+        let peer = large_peer(size);
+        let (mut proxy, mut reading, read) =
+            with_answer_on_its_way(&peer, &pair, "shutdown_grace: 20");
+        let (done, stopped) = crossbeam_channel::bounded(1);
+        let stop = move || done.send(proxy.stop()).unwrap();
+        let stopping = evertoken::testing::spawn("stop", 256 * 1024, stop).unwrap();
+        // Longer than it waited. An earlier end says that nothing was left, or that it is lost.
+        let _ = stopped.recv_timeout(Duration::from_secs(1));
+        assert_eq!(read + read_rest(&mut reading), size);
+        drop(stopping);
+    }
+}
+
+const GET_HEALTHY: &str = "GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+/// A binary with so many slots and descriptors, before a peer that holds each request until the sender is dropped.
+fn with_descriptors(
+    pair: &Pair,
+    connections: usize,
+    descriptors: u64,
+) -> (Binary, tempfile::TempDir, Peer, crossbeam_channel::Sender<()>) {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let peer = Peer::start(move |mut talk| {
+        while talk.request().is_some() {
+            talk.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
+            let _ = released.recv();
+            talk.send("ok");
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    pair.write(folder.path());
+    let config = format!(
+        "settings: {{tls: {{cert_file: cert.pem, key_file: key.pem}}, port: 0, state_dir: state, max_connections: \
+         {connections}}}\nproviders: [{{name: P, type: generic, base_url: '{}', auth_value_env: KEY, \
+         max_in_flight: {connections}}}]\n",
+        peer.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let script = format!("ulimit -n {descriptors}; exec {} run", env!("CARGO_BIN_EXE_evertoken"));
+    let running = Binary::start_shell(folder.path(), &script, &KEY);
+    running.wait_for("Listening on https://");
+    (running, folder, peer, release)
+}
+
+/// Every slot can be used, each with a request at a provider, and the door still answers those without one.
+#[test]
+fn with_enough_descriptors_all_slots_are_served_over_tls_and_the_next_client_is_told() {
+    const CONNECTIONS: usize = 24;
+    let pair = Pair::new();
+    // Sixteen at the door, and as many that shake hands.
+    let enough = 4 * CONNECTIONS as u64 + 64 + 3 * 16 + 16;
+    let (running, _folder, _peer, release) = with_descriptors(&pair, CONNECTIONS, enough);
+    let address = running.address();
+    let config = pair.usual();
+    let mut busy: Vec<_> = (0..CONNECTIONS).map(|_| connect(address, &config)).collect();
+    for (number, one) in busy.iter_mut().enumerate() {
+        one.write_all(GET.as_bytes()).unwrap();
+        let head = read_head(one);
+        if !head.starts_with("HTTP/1.1 200") {
+            let mut body = String::new();
+            let _ = one.read_to_string(&mut body);
+            panic!("{number}: {head}{body}");
+        }
+    }
+    let slow: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let refused = ask(address, &config, GET).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    drop((slow, release));
+    for one in &mut busy {
+        let mut body = String::new();
+        one.read_to_string(&mut body).unwrap();
+        assert_eq!(body, "ok");
+    }
+    let lines = running.lines();
+    assert!(
+        !lines.iter().any(|line| line.contains("descriptors") || line.contains("No connection")),
+        "{lines:?}"
+    );
+}
+
+/// A connection whose handshake was done was closed without a word.
+#[test]
+fn without_descriptors_clients_over_tls_wait_and_are_served() {
+    let pair = Pair::new();
+    let (running, _folder, _peer, release) = with_descriptors(&pair, 64, 64);
+    running.wait_for(
+        "64 descriptors are allowed (ulimit -n), but settings.max_connections (64) may need 320",
+    );
+    let address = running.address();
+    let config = pair.usual();
+    // Kept alive, so all descriptors are in the hands of connections that wait.
+    let mut kept = Vec::new();
+    for number in 0..40 {
+        let mut one = connect(address, &config);
+        one.write_all(GET_HEALTHY.replace("Connection: close", "X: y").as_bytes()).unwrap();
+        let head = read_head(&mut one);
+        assert!(head.starts_with("HTTP/1.1 200"), "{number}: {head}");
+        kept.push(one);
+    }
+    drop((kept, release));
+    eventually("a request is served", || {
+        ask(address, &config, GET).is_ok_and(|came| came.ends_with("ok"))
+    });
 }
 
 #[test]

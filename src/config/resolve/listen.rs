@@ -1,11 +1,10 @@
 //! `settings.listen`, and `host` and `port`, which stand for one address.
 
+use std::net::IpAddr;
+
 use crate::config::problem::Problem;
 use crate::config::raw::{Document, Section};
-use crate::config::{ListenAddress, ServerKind, listen_host};
-
-/// The most addresses: each has a thread.
-const ADDRESSES_MAX: usize = 16;
+use crate::config::{ADDRESSES_MAX, ListenAddress, ServerKind, listen_host};
 
 /// The addresses to listen on, at least one.
 pub(super) fn read(
@@ -81,19 +80,61 @@ fn read_list(section: &Section<'_>, written: &[String], has_keys: bool) -> Vec<L
                     format!("{address} is not a loopback address, so it needs auth.enabled");
                 section.error_at("listen", index, message);
             }
-            Ok(address) if is_taken(&address, &addresses) => {
-                section.error_at("listen", index, format!("{address} is listed twice"));
+            Ok(address) => {
+                if let Some(problem) = conflict(&address, &addresses) {
+                    section.error_at("listen", index, problem);
+                } else {
+                    addresses.push(address);
+                }
             }
-            Ok(address) => addresses.push(address),
         }
     }
     addresses
 }
 
-/// True if one of `addresses` is the same; a port that the system chooses is always another.
-fn is_taken(address: &ListenAddress, addresses: &[ListenAddress]) -> bool {
-    let chosen = matches!(address, ListenAddress::Tcp { port: 0, .. });
-    !chosen && addresses.iter().any(|other| other.to_string() == address.to_string())
+/// The reason why `address` can't be bound besides the `earlier` ones; None if it can. A port that the system chooses
+/// is always another.
+fn conflict(address: &ListenAddress, earlier: &[ListenAddress]) -> Option<String> {
+    let twice = || format!("{address} is listed twice");
+    match address {
+        ListenAddress::Tcp { port: 0, .. } => None,
+        ListenAddress::Unix { path, .. } => {
+            let is_same = |one: &ListenAddress| matches!(one, ListenAddress::Unix { path: other, .. } if other == path);
+            earlier.iter().any(is_same).then(twice)
+        }
+        ListenAddress::Tcp { host, port } => earlier.iter().find_map(|one| {
+            let ListenAddress::Tcp { host: other, port: other_port } = one else { return None };
+            if port != other_port {
+                return None;
+            }
+            if is_same_host(host, other) {
+                return Some(twice());
+            }
+            let (wide, narrow) = if is_within(host, other) {
+                (one, address)
+            } else if is_within(other, host) {
+                (address, one)
+            } else {
+                return None;
+            };
+            Some(format!("{wide} takes the connections to {narrow} too, so leave one of them out"))
+        }),
+    }
+}
+
+fn is_same_host(one: &str, other: &str) -> bool {
+    match (one.parse::<IpAddr>(), other.parse::<IpAddr>()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one.eq_ignore_ascii_case(other),
+    }
+}
+
+/// True if `wide` stands for all addresses of one family, and `host` is one of them.
+fn is_within(host: &str, wide: &str) -> bool {
+    match (host.parse::<IpAddr>(), wide.parse::<IpAddr>()) {
+        (Ok(host), Ok(wide)) => wide.is_unspecified() && host.is_ipv4() == wide.is_ipv4(),
+        _ => false,
+    }
 }
 
 fn is_one_loopback_port(addresses: &[ListenAddress]) -> bool {
@@ -122,6 +163,10 @@ mod tests {
             ["127.0.0.1:1", "[::1]:1", "unix:/run/s", "localhost:0", "localhost:0"]
         );
         assert_eq!(shown("listen: ['[::1]:1'], server: tiny_http"), ["[::1]:1"]);
+        let keys = "auth: {enabled: true, api_key_env: KEYS}";
+        let every = format!("listen: ['0.0.0.0:1', '[::]:1', '[::]:2', '127.0.0.1:2'], {keys}");
+        let told = told(&document(&every, "auth_type: none"));
+        assert!(matches!(&*told, [one] if one.contains("without TLS")), "{told:?}");
     }
 
     #[test]
@@ -138,6 +183,16 @@ mod tests {
                 "f:1:36: 0.0.0.0:1 is not a loopback address, so it needs auth.enabled",
             ),
             ("listen: ['unix:/s', 'unix:///s']", "f:1:32: unix:/s is listed twice"),
+            ("listen: ['[::1]:80', '[0:0::0:1]:80']", "f:1:33: [0:0::0:1]:80 is listed twice"),
+            ("listen: ['localhost:80', 'LOCALHOST:80']", "f:1:37: LOCALHOST:80 is listed twice"),
+            (
+                "listen: ['127.0.0.1:80', '0.0.0.0:80'], auth: {enabled: true, api_key_env: KEYS}",
+                "f:1:37: 0.0.0.0:80 takes the connections to 127.0.0.1:80 too, so leave one of them out",
+            ),
+            (
+                "listen: ['[::]:80', '[::1]:80'], auth: {enabled: true, api_key_env: KEYS}",
+                "f:1:31: [::]:80 takes the connections to [::1]:80 too, so leave one of them out",
+            ),
             (
                 "listen: ['unix:/s'], server: tiny_http",
                 "f:1:41: \"tiny_http\" is for one loopback address with a port only",

@@ -14,24 +14,29 @@ use crossbeam_channel::Receiver;
 use log::{debug, error};
 
 use crate::clock::Deadline;
+use crate::ingress::hosting::Word as DoorWord;
 use crate::ingress::reception::Reception;
 use crate::ingress::tally::ConnectionTally;
 use crate::ingress::tls::session::{Session, SessionState};
 use crate::platform::{Events, Interest, Poller, Readiness, Wake};
+use crate::shortage::Shortage;
 use crate::tls::OwnCertificate;
 
 /// The number of the wake-up call among those of the sockets.
 pub(super) const WAKE_ID: u64 = u64::MAX;
 /// The sockets that are handled in one turn.
 const EVENTS_MAX: usize = 64;
-/// The longest time in which answers leave once the server has stopped.
+/// The stay of handshakes, and of clients whose handshake failed, once the server has stopped.
 const STOP_MAX: Duration = Duration::from_millis(500);
+/// The wait before the next try if there are no descriptors for a connection whose handshake is done.
+const EXHAUSTED_WAIT: Duration = Duration::from_millis(50);
 
 /// A message to a thread.
 pub(super) enum Word {
     /// A client's connection.
     Client(Client),
-    Stop,
+    /// All has to be out by then.
+    Stop(Deadline),
 }
 
 /// A client that is yet to shake hands.
@@ -77,10 +82,14 @@ pub(super) struct Carrier {
     poller: Poller,
     setup: TlsSetup,
     sessions: BTreeMap<u64, Box<Carried>>,
+    /// The number of those that shake hands.
+    handshakes: usize,
     /// The sessions that end by themselves at some time: mostly those that shake hands.
     due: BTreeMap<u64, Deadline>,
     /// Those that had more to do at the end of their turn.
     unfinished: Vec<u64>,
+    /// Those whose handshake is done, and for which there were no descriptors.
+    starving: Vec<u64>,
     next_id: u64,
     /// Set by a stop: all has to be out by then.
     stopping: Option<Deadline>,
@@ -107,8 +116,10 @@ impl Carrier {
             poller,
             setup,
             sessions: BTreeMap::new(),
+            handshakes: 0,
             due: BTreeMap::new(),
             unfinished: Vec::new(),
+            starving: Vec::new(),
             next_id: 0,
             stopping: None,
         }
@@ -121,6 +132,9 @@ impl Carrier {
                 return error!("Connections over TLS end: {error}");
             }
             for id in std::mem::take(&mut self.unfinished) {
+                self.step(id);
+            }
+            for id in std::mem::take(&mut self.starving) {
                 self.step(id);
             }
             for (number, now) in events.iter() {
@@ -143,7 +157,11 @@ impl Carrier {
         }
         let next = self.due.values().copied().chain(self.stopping).reduce(Deadline::min);
         // Rounded up, so that the time has come when the wait is over.
-        next.map(|due| due.left() + Duration::from_millis(1))
+        let wait = next.map(|due| due.left() + Duration::from_millis(1));
+        if self.starving.is_empty() {
+            return wait;
+        }
+        Some(wait.map_or(EXHAUSTED_WAIT, |wait| wait.min(EXHAUSTED_WAIT)))
     }
 
     fn hear(&mut self) {
@@ -152,15 +170,31 @@ impl Carrier {
         for _ in 0..self.inbox.len() {
             match self.inbox.try_recv() {
                 Ok(Word::Client(client)) => self.begin(client),
-                Ok(Word::Stop) => self.stopping = Some(Deadline::after(STOP_MAX)),
+                Ok(Word::Stop(until)) => self.stop(until),
                 Err(_) => return,
             }
         }
     }
 
+    /// Served connections go on until `until`; the others are about to end.
+    fn stop(&mut self, until: Deadline) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(until);
+        let soon = Deadline::after(STOP_MAX).min(until);
+        for (id, carried) in &mut self.sessions {
+            if !carried.session.is_served() {
+                let due = carried.session.due.map_or(soon, |due| due.min(soon));
+                carried.session.due = Some(due);
+                self.due.insert(*id, due);
+            }
+        }
+    }
+
     fn begin(&mut self, client: Client) {
-        if self.due.len() >= self.setup.thread_max
-            && let Some((oldest, _)) = self.due.pop_first()
+        if self.handshakes >= self.setup.thread_max
+            && let Some(oldest) = first_of(self.due.keys(), |id| self.shakes_hands(id))
         {
             self.end(oldest);
         }
@@ -175,8 +209,13 @@ impl Carrier {
         if self.watch(&session.client, client_number(id)).is_ok() {
             let carried = Carried { session, address, pending: Some(pending) };
             self.sessions.insert(id, Box::new(carried));
+            self.handshakes += 1;
             self.due.insert(id, due);
         }
+    }
+
+    fn shakes_hands(&self, id: u64) -> bool {
+        self.sessions.get(&id).is_some_and(|carried| carried.pending.is_some())
     }
 
     /// Registers a wake-up for each change of what can be done with `socket`.
@@ -217,18 +256,30 @@ impl Carrier {
             SessionState::HasShakenHands => match self.serve(id) {
                 // The first request may have come with the end of the handshake.
                 Ok(()) => self.unfinished.push(id),
-                Err(why) => {
-                    debug!("A connection over TLS can't be served: {why}");
-                    self.end(id);
-                }
+                Err(why) => self.on_unserved(id, &why),
             },
             SessionState::Over => {
-                if carried.session.is_new() {
-                    // A client that leaves without a word, such as a probe of the port, wanted no handshake.
-                    carried.pending = None;
+                // A client that leaves without a word, such as a probe of the port, wanted no handshake.
+                if carried.session.is_new() && carried.pending.take().is_some() {
+                    self.handshakes -= 1;
                 }
                 self.end(id);
             }
+        }
+    }
+
+    /// Without descriptors, a connection that waits for its next request ends in favour of this one, which is tried again
+    /// soon.
+    fn on_unserved(&mut self, id: u64, why: &io::Error) {
+        let Some(shortage) = Shortage::of(why) else {
+            debug!("A connection over TLS can't be served: {why}");
+            return self.end(id);
+        };
+        shortage.say("a connection over TLS waits");
+        self.setup.reception.live.give_way();
+        self.setup.reception.hosting.door.say(DoorWord::Shed);
+        if !self.starving.contains(&id) {
+            self.starving.push(id);
         }
     }
 
@@ -241,6 +292,8 @@ impl Carrier {
         let client = carried.session.client.clone();
         carried.session.serve(own);
         let Some((_counted, tally)) = carried.pending.take() else { return Ok(()) };
+        self.handshakes -= 1;
+        self.due.remove(&id);
         let served = Arc::new(TcpStream::from(OwnedFd::from(served)));
         self.setup.reception.receive(served, client, Some(carried.address), tally)
     }
@@ -249,6 +302,7 @@ impl Carrier {
         self.due.remove(&id);
         if let Some(carried) = self.sessions.remove(&id) {
             if let Some((_, tally)) = &carried.pending {
+                self.handshakes -= 1;
                 tally.fail_handshake();
             }
             // Its descriptor may live on elsewhere for a moment.
@@ -264,6 +318,14 @@ impl Carrier {
     }
 }
 
+/// The oldest session that shakes hands. Older ones may be about to end too, with an answer that is still to be taken.
+fn first_of<'a>(
+    mut due: impl Iterator<Item = &'a u64>,
+    shakes_hands: impl Fn(u64) -> bool,
+) -> Option<u64> {
+    due.find(|id| shakes_hands(**id)).copied()
+}
+
 /// The number of a session's client among all sockets.
 const fn client_number(id: u64) -> u64 {
     id * 2
@@ -272,4 +334,16 @@ const fn client_number(id: u64) -> u64 {
 /// The number of the socket to the server.
 const fn server_number(id: u64) -> u64 {
     id * 2 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_handshake_too_many_ends_no_answer_that_is_still_to_be_taken() {
+        let has_answer = |id: u64| id < 2;
+        assert_eq!(first_of([0, 1, 5, 7].iter(), |id| !has_answer(id)), Some(5));
+        assert_eq!(first_of([0, 1].iter(), |id| !has_answer(id)), None);
+    }
 }

@@ -139,6 +139,12 @@ impl Session {
     pub(super) fn serve(&mut self, server: Arc<TcpStream>) {
         self.server = Some(server);
         self.server_ready.write = true;
+        self.due = None;
+    }
+
+    /// True from the end of the handshake on, unless TLS broke later.
+    pub(super) fn is_served(&self) -> bool {
+        self.server.is_some()
     }
 
     /// The calls that would wait, on the client's socket and on that to the server.
@@ -156,7 +162,6 @@ impl Session {
                         && self.stage == Stage::Tls
                         && !self.tls.is_handshaking()
                     {
-                        self.due = None;
                         return SessionState::HasShakenHands;
                     }
                     if !has_moved {

@@ -140,9 +140,9 @@ impl Binary {
     /// Its address.
     #[track_caller]
     pub(crate) fn address(&self) -> SocketAddr {
-        let line = self.wait_for("Listening on http://");
+        let line = self.wait_for("Listening on http");
         // In JSON the message ends with a quotation mark.
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split('"').next());
+        let address = line.split("://").nth(1).and_then(|rest| rest.split('"').next());
         address.and_then(|address| address.parse().ok()).expect("an address")
     }
 
