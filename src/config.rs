@@ -46,7 +46,7 @@ pub(crate) use auto_refresh::{
 pub(crate) use call::CommandLine;
 pub(crate) use client_certificate::{ClientCertificate, ClientCertificateFiles};
 pub(crate) use credential::{Credential, CredentialFields, FileFormat, WatchedFile};
-pub(crate) use egress::{Egress, ProxyRule};
+pub(crate) use egress::{Egress, OwnTrust, ProxyRule};
 pub(crate) use endpoint_request::{Bearer, EndpointRequest};
 pub(crate) use inbound_key::{InboundKey, KeyHash, KeyRights, KeySecret};
 pub(crate) use listen::ADDRESSES_MAX;

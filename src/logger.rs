@@ -130,9 +130,7 @@ pub(crate) fn start(
         let _ = WRITER.set(writer);
     }
     builder.format(move |_, record| {
-        // Libraries log URLs with their queries, which may hold keys.
-        let is_ours = record.target().starts_with("evertoken");
-        if !is_ours && record.level() > Level::Warn {
+        if !is_wanted(record.target(), record.level()) {
             return Ok(());
         }
         let mut is_written = Ok(());
@@ -155,6 +153,13 @@ pub(crate) fn start(
         log::error!("A thread {panic}");
         flush();
     }));
+}
+
+/// Libraries log URLs with their queries, which may hold keys, and rustls warns of whatever a peer sends, as often as it
+/// does.
+fn is_wanted(target: &str, level: Level) -> bool {
+    let is_of = |library: &str| target.starts_with(library);
+    is_of("evertoken") || level == Level::Error || (level == Level::Warn && !is_of("rustls"))
 }
 
 /// True if a line may wait for others, as a request's line may. Lines about tokens are rare, and may be the last
@@ -246,6 +251,20 @@ mod tests {
     fn line(lines: LineForm, level: Level, message: &str) -> String {
         lines
             .of_record(&Record::builder().level(level).args(format_args!("{message}")).build(), NOW)
+    }
+
+    #[test]
+    fn libraries_say_neither_urls_nor_what_peers_send() {
+        for (target, level, expected) in [
+            ("evertoken::app", Level::Trace, true),
+            ("ureq", Level::Warn, true),
+            ("ureq", Level::Info, false),
+            ("rustls::error", Level::Error, true),
+            // "Illegal SNI extension", "Sending warning alert": as often as a peer likes.
+            ("rustls::msgs::handshake", Level::Warn, false),
+        ] {
+            assert_eq!(is_wanted(target, level), expected, "{target} {level}");
+        }
     }
 
     #[test]

@@ -1,30 +1,24 @@
 //! `evertoken status`: asks a running instance for its providers' status.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::config::inbound_key::own_key;
-use crate::config::{Config, Egress, InboundKey, ListenAddress, Settings};
+use crate::config::Egress;
 use crate::http::message::Headers;
 use crate::http::refusal::Code;
 use crate::http::selected::Selected;
 use crate::json;
 use crate::report::Report;
-use crate::secret::Secret;
 use crate::upstream::{OutBody, OutRequest, Timeouts, Upstream, UpstreamError};
 
-pub(crate) mod broken;
+mod broken;
+mod instance;
 pub(crate) mod table;
 
+pub(crate) use instance::{Instance, PortUnknown, own_certificate, url_at};
 use table::WIDTH_MAX;
 
-/// The default address of a running instance.
-pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
-/// The same, in parts.
-const DEFAULT_HOST: &str = "127.0.0.1";
-const DEFAULT_PORT: u16 = 8080;
 /// The time limit of each step: the instance is on this machine, or near.
 const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(3),
@@ -33,6 +27,9 @@ const TIMEOUTS: Timeouts = Timeouts {
 };
 /// The largest answer that is accepted.
 const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// The words of an answer to a request without TLS, ours and nginx's.
+const PLAIN_TO_TLS: &str = "plain HTTP request was sent to HTTPS port";
 
 /// The time between two questions to a watched instance.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -86,15 +83,15 @@ pub(crate) struct StatusIo<'a> {
 /// The reason why an instance has no status to show; `Display` gives advice.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StatusError {
-    /// The configuration leaves the port to the system.
-    #[error("settings.port is 0, so the address is only in the log; name it with --url")]
-    PortUnknown,
     /// This URL can't be asked.
     #[error("{0} is no URL to ask")]
     BadUrl(String),
     /// The instance at this URL could not be asked.
     #[error("{}", unasked(.0, .1))]
     Unasked(String, UpstreamError),
+    /// The same over TLS, with the usual trust.
+    #[error("{}; --config FILE trusts the certificate in its settings.tls", unasked(.0, .1))]
+    UnaskedInTrust(String, UpstreamError),
     /// The answer was cut.
     #[error("{0} breaks off its answer")]
     CutOff(String),
@@ -106,6 +103,9 @@ pub(crate) enum StatusError {
         "{0} shows its status only to a key without 'providers' in settings.auth.keys; set EVERTOKEN_API_KEY to one"
     )]
     KeyIsLimited(String),
+    /// It is asked without TLS.
+    #[error("{0} takes TLS: write https:// instead of http://")]
+    TakesTls(String),
     /// It answers with this status.
     #[error("{0} answers {1}; is it evertoken?")]
     Answers(String, u16),
@@ -126,77 +126,6 @@ fn unasked(url: &str, error: &UpstreamError) -> String {
             format!("{url} gives no answer")
         }
     }
-}
-
-/// The instance to ask.
-#[derive(Clone, Debug)]
-pub(crate) struct Instance {
-    /// The URL without a path.
-    pub url: String,
-    /// The key to send, if needed.
-    pub key: Option<Secret>,
-    /// The only certificate that it may show, in DER; None for the usual trust.
-    pub certificate: Option<Vec<u8>>,
-}
-
-impl Instance {
-    /// The instance at `url`, else on the address of `config`, else at the default URL; with a key from `config`,
-    /// else from the first line of `keys`.
-    pub(crate) fn choose(
-        url: Option<&str>,
-        config: Option<&Config>,
-        keys: Option<&str>,
-    ) -> Result<Self, StatusError> {
-        let (url, certificate) = match (url, config) {
-            (Some(url), _) => (url.to_owned(), None),
-            (None, Some(config)) => (url_in(&config.settings)?, own_certificate(&config.settings)),
-            (None, None) => (DEFAULT_URL.to_owned(), None),
-        };
-        let own = config.and_then(|config| own_key(config.settings.inbound_keys.as_ref()?));
-        let given = || keys?.lines().find_map(InboundKey::of_line)?.secret.text().cloned();
-        Ok(Self { url, key: own.cloned().or_else(given), certificate })
-    }
-}
-
-/// The address of the instance whose configuration is `text`, which can't be parsed.
-pub(crate) fn address_in(text: &str) -> Result<String, StatusError> {
-    let (host, port) = broken::listening(text);
-    url_of("http", host.as_deref().unwrap_or(DEFAULT_HOST), port.unwrap_or(DEFAULT_PORT))
-}
-
-/// The first address that is known before the start.
-fn url_in(settings: &Settings) -> Result<String, StatusError> {
-    let urls = settings.listen.iter().map(|address| url_at(address, settings));
-    urls.reduce(Result::or).unwrap_or(Err(StatusError::PortUnknown))
-}
-
-/// The URL of an instance that listens on `address` of `settings`.
-pub(crate) fn url_at(address: &ListenAddress, settings: &Settings) -> Result<String, StatusError> {
-    let scheme = if settings.tls.is_some() { "https" } else { "http" };
-    match address {
-        ListenAddress::Tcp { host, port } => url_of(scheme, host, *port),
-        ListenAddress::Unix { .. } => Ok(address.to_string()),
-    }
-}
-
-/// The certificate of an instance with these `settings`.
-pub(crate) fn own_certificate(settings: &Settings) -> Option<Vec<u8>> {
-    settings.tls.as_ref()?.certificate_der()
-}
-
-fn url_of(scheme: &str, host: &str, port: u16) -> Result<String, StatusError> {
-    if port == 0 {
-        return Err(StatusError::PortUnknown);
-    }
-    let host = host.trim_matches(['[', ']']);
-    let host = match host.parse::<IpAddr>() {
-        // A server on every address listens on this one too.
-        Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".to_owned(),
-        Ok(IpAddr::V6(address)) if address.is_unspecified() => "[::1]".to_owned(),
-        Ok(IpAddr::V6(address)) => format!("[{address}]"),
-        _ => host.to_owned(),
-    };
-    Ok(format!("{scheme}://{host}:{port}"))
 }
 
 /// Asks and prints; returns whether every enabled provider was ready at the end.
@@ -278,6 +207,9 @@ fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
         403 if text.contains(Code::NotAllowed.as_str()) => {
             return Err(StatusError::KeyIsLimited(instance.url.clone()));
         }
+        _ if text.contains(PLAIN_TO_TLS) => {
+            return Err(StatusError::TakesTls(instance.url.clone()));
+        }
         other => return Err(StatusError::Answers(instance.url.clone(), other)),
     }
     let no_report = |_| StatusError::NoReport(instance.url.clone());
@@ -293,8 +225,8 @@ pub(crate) fn get(
 ) -> Result<(u16, String), StatusError> {
     let timeouts = Timeouts { response: allowed, ..TIMEOUTS };
     let base = instance.url.trim_end_matches('/');
-    let only_certificate = instance.certificate.clone();
-    let egress = Egress { only_certificate, ..Egress::default() };
+    let own_certificate = instance.certificate.clone();
+    let egress = Egress { own_certificate, ..Egress::default() };
     let upstream = match base.strip_prefix("unix:") {
         Some(path) => Upstream::to_unix(path.into(), timeouts),
         None => Upstream::new(base, &egress, timeouts, 0),
@@ -313,7 +245,9 @@ pub(crate) fn get(
         websocket_key: None,
     };
     let sent = upstream.send(&request, &mut OutBody::Absent, None, &mut 0);
-    let mut answer = sent.map_err(|error| StatusError::Unasked(base.to_owned(), error))?;
+    let has_usual_trust = base.starts_with("https:") && instance.certificate.is_none();
+    let unasked = if has_usual_trust { StatusError::UnaskedInTrust } else { StatusError::Unasked };
+    let mut answer = sent.map_err(|error| unasked(base.to_owned(), error))?;
     let status = answer.head.status;
     let (bytes, is_whole) = answer.read_ahead(ANSWER_MAX_BYTES, TIMEOUTS.idle);
     if !is_whole {
@@ -325,49 +259,6 @@ pub(crate) fn get(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolve::{Sources, resolve};
-
-    fn config(settings: &str) -> Config {
-        let sources = Sources {
-            environment: &|_| Some("from-the-environment".to_owned()),
-            files: &|_| Err(std::io::ErrorKind::NotFound.into()),
-            now: crate::clock::Timestamp::from_secs(1_800_000_000),
-            file_modes: &|_| None,
-            file_mode: None,
-            is_root: false,
-            working_folder: None,
-        };
-        let text = format!(
-            "settings: {{{settings}}}\nproviders: [{{name: P, type: generic, base_url: \
-             \"http://127.0.0.1:1\", auth_type: none}}]"
-        );
-        resolve(&text, "x", &sources).unwrap().0
-    }
-
-    #[test]
-    fn the_address_is_that_of_the_command_line_the_configuration_or_the_usual_one() {
-        let url = |settings: &str| {
-            Instance::choose(None, Some(&config(settings)), None).map(|instance| instance.url)
-        };
-        assert_eq!(url("").unwrap(), DEFAULT_URL);
-        assert_eq!(url("host: localhost, port: 81").unwrap(), "http://localhost:81");
-        assert_eq!(url("host: \"::1\"").unwrap(), "http://[::1]:8080");
-        assert_eq!(url("listen: ['127.0.0.1:0', 'unix:/run/s']").unwrap(), "unix:/run/s");
-        assert_eq!(url("listen: ['unix:/run/s', '[::1]:1']").unwrap(), "unix:/run/s");
-        let open = "auth: {enabled: true}";
-        assert_eq!(url(&format!("host: \"0.0.0.0\", {open}")).unwrap(), "http://127.0.0.1:8080");
-        assert_eq!(url(&format!("host: \"::\", {open}")).unwrap(), "http://[::1]:8080");
-        assert!(matches!(url("port: 0"), Err(StatusError::PortUnknown)));
-        let named = Instance::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
-        assert_eq!(named.url, "http://a:1");
-        assert_eq!(Instance::choose(None, None, None).unwrap().url, DEFAULT_URL);
-        // Reads as much as possible of a text that is not YAML.
-        assert_eq!(address_in("providers: [").unwrap(), DEFAULT_URL);
-        let text = "settings: {host: '::', port: 81}\nproviders: [";
-        assert_eq!(address_in(text).unwrap(), "http://[::1]:81");
-        let no_port = address_in("settings: {port: 0}\n[").unwrap_err();
-        assert!(no_port.to_string().contains("--url"), "{no_port}");
-    }
 
     #[test]
     fn a_watched_instance_is_drawn_in_place_and_an_interruption_ends_it() {
@@ -405,19 +296,5 @@ mod tests {
         assert_eq!(in_place("a\nb\n", 3), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
         assert_eq!(in_place("a\nb\nc\n", 3), "\x1b[Ha\x1b[K\n… 2 more lines\x1b[K\n\x1b[J");
         assert_eq!(in_place("a\nb\n", 0), "\x1b[H… 2 more lines\x1b[K\n\x1b[J");
-    }
-
-    #[test]
-    fn the_key_is_that_of_the_configuration_or_of_the_environment() {
-        let key = |config: Option<&Config>, keys| {
-            let instance = Instance::choose(None, config, keys).unwrap();
-            instance.key.map(|key| key.expose().to_owned())
-        };
-        assert_eq!(key(None, None), None);
-        assert_eq!(key(None, Some("\n one \ntwo")), Some("one".to_owned()));
-        assert_eq!(key(None, Some("me: one\ntwo")), Some("one".to_owned()));
-        assert_eq!(key(Some(&config("")), Some("one")), Some("one".to_owned()));
-        let own = config("auth: {enabled: true}");
-        assert_eq!(key(Some(&own), Some("one")), Some("from-the-environment".to_owned()));
     }
 }

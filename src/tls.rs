@@ -6,5 +6,5 @@ mod trust;
 mod validity;
 
 pub(crate) use certificate::OwnCertificate;
-pub(crate) use trust::{ReadWrite, ask, only};
+pub(crate) use trust::{ReadWrite, ask, trusting};
 pub(crate) use validity::Validity;

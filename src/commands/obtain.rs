@@ -118,7 +118,7 @@ fn of_instance(provider: &ProviderConfig, config: &Config) -> FromInstance {
     // Of an instance of another user. Its tokens are not ours to refresh.
     let mut refused = None;
     for address in sockets.into_iter().chain(ports) {
-        let Ok(url) = url_at(address, settings) else { continue };
+        let Ok(url) = url_at(address, settings.tls.is_some()) else { continue };
         if let Some(why) = closed_to_us(address) {
             refused = Some(why);
             continue;

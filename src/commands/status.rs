@@ -9,7 +9,7 @@ use crate::cli::Files;
 use crate::config::Config;
 use crate::config::call::USUAL_FILE;
 use crate::config::resolve::Problem;
-use crate::status::{self, Instance, StatusError};
+use crate::status::{self, Instance, PortUnknown};
 use crate::thread;
 use crossbeam_channel::Receiver;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -70,11 +70,12 @@ impl ConfigOnDisk {
     }
 
     /// The instance to ask.
-    fn instance(&self, url: Option<&str>) -> Result<Instance, StatusError> {
-        let guessed = self.text.as_deref().filter(|_| url.is_none()).map(status::address_in);
-        let guessed = guessed.transpose()?;
+    fn instance(&self, url: Option<&str>) -> Result<Instance, PortUnknown> {
         let key = variable("EVERTOKEN_API_KEY");
-        Instance::choose(url.or(guessed.as_deref()), self.config.as_ref(), key.as_deref())
+        match self.text.as_deref().filter(|_| url.is_none()) {
+            Some(text) => Instance::guess(text, key.as_deref()),
+            None => Instance::choose(url, self.config.as_ref(), key.as_deref()),
+        }
     }
 }
 

@@ -124,6 +124,18 @@ impl SecretFile {
         Ok(Certificate::first_in(text.expose()))
     }
 
+    /// The DER of all certificates in it, which is there, or the problem of one.
+    pub(crate) fn chain(&self) -> Result<Vec<Vec<u8>>, CertificateProblem> {
+        Certificate::chain_in(self.found.as_ref().map_or("", |text| text.expose()))
+    }
+
+    /// The place of the certificate of `key` among those in it, counted from 1; None if there is none.
+    pub(crate) fn place_of(&self, key: &SigningKey) -> Option<usize> {
+        let of_key =
+            |one: &Vec<u8>| Certificate::of_der(one.clone()).is_some_and(|one| one.is_of(key));
+        self.chain().ok()?.iter().position(of_key).map(|at| at + 1)
+    }
+
     /// The file as missing, because `why`.
     pub(crate) fn unusable(&self, why: &dyn std::fmt::Display) -> Missing {
         Missing::File(self.path.display().to_string(), why.to_string())

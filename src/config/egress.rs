@@ -16,10 +16,19 @@ pub struct Egress {
     pub system_roots_pem: Option<Arc<str>>,
     /// PEM text of additional trusted roots.
     pub extra_roots_pem: Option<String>,
-    /// The only certificate to trust, in DER, in place of all roots: for questions to evertoken itself.
-    pub only_certificate: Option<Vec<u8>>,
+    /// Our own certificate, for questions to evertoken itself.
+    pub own_certificate: Option<OwnTrust>,
     /// The client's certificate, for servers that ask for one.
     pub client_certificate: Option<ClientCertificateFiles>,
+}
+
+/// Trust in one certificate, whatever its name, issuer and end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnTrust {
+    /// The certificate, in DER.
+    pub certificate: Vec<u8>,
+    /// No other certificate is trusted.
+    pub is_only: bool,
 }
 
 /// The choice of a proxy for an endpoint. The URLs may hold passwords.

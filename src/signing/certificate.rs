@@ -7,7 +7,7 @@ use ring::digest::{SHA256, digest};
 use crate::clock::Timestamp;
 use crate::signing::der::{BIT_STRING, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, context};
 use crate::signing::key::SigningKey;
-use crate::signing::pem::sections;
+use crate::signing::pem::{PemSection, sections};
 
 /// Tags of times.
 const UTC_TIME: u8 = 0x17;
@@ -15,8 +15,14 @@ const GENERALIZED_TIME: u8 = 0x18;
 const BOOLEAN: u8 = 0x01;
 /// The number of the field with the extensions.
 const EXTENSIONS: u8 = 3;
-/// The object identifier of the extension with names, without tag and length.
+/// Object identifiers of extensions, without tag and length. This one has names.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// Those of the extension that tells authorities from others, and of the one with the purposes of the key.
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+/// The purposes that a server's key may have there.
+const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0];
 /// Tags in that extension.
 const DNS_NAME: u8 = 0x82;
 const IP_ADDRESS: u8 = 0x87;
@@ -48,6 +54,8 @@ pub(crate) enum CertificateProblem {
     NoPem,
     #[error("its certificate is damaged or cut off")]
     Damaged,
+    #[error("certificate {0} of its chain is damaged or cut off")]
+    DamagedBehind(usize),
 }
 
 impl Certificate {
@@ -56,9 +64,51 @@ impl Certificate {
         let all = sections(text);
         let own = all.iter().find(|section| section.label == "CERTIFICATE");
         let der = own.ok_or(CertificateProblem::NoPem)?.bytes();
-        let der = der.ok_or(CertificateProblem::Damaged)?.to_vec();
-        let Parts { public, begins, ends, .. } = parts(&der).ok_or(CertificateProblem::Damaged)?;
-        Ok(Self { public: public.to_vec(), begins, ends, der })
+        der.and_then(|der| Self::of_der(der.to_vec())).ok_or(CertificateProblem::Damaged)
+    }
+
+    /// The certificate in `der`; None if it is damaged.
+    pub(crate) fn of_der(der: Vec<u8>) -> Option<Self> {
+        let Parts { public, begins, ends, .. } = parts(&der)?;
+        Some(Self { public: public.to_vec(), begins, ends, der })
+    }
+
+    /// The DER of all certificates in a PEM `text`, in their order.
+    pub(crate) fn chain_in(text: &str) -> Result<Vec<Vec<u8>>, CertificateProblem> {
+        let all = sections(text);
+        let chain = all.iter().filter(|section| section.label == "CERTIFICATE").zip(1..);
+        let der = |(section, number): (&PemSection<'_>, usize)| {
+            let der = section.bytes().map(|bytes| bytes.to_vec());
+            let damaged = CertificateProblem::DamagedBehind(number);
+            der.filter(|der| parts(der).is_some()).ok_or(damaged)
+        };
+        chain.map(der).collect()
+    }
+
+    /// The reason why clients refuse it as a server's, whatever name they asked for; None if there is none.
+    pub(crate) fn unfit_for_servers(&self) -> Option<&'static str> {
+        if self.names().is_empty() {
+            return Some(
+                "names no host (subjectAltName), so clients refuse it, whatever its CN is; openssl req has -addext \
+                 'subjectAltName=DNS:NAME'",
+            );
+        }
+        if self.extension(EXTENDED_KEY_USAGE).is_some_and(|purposes| !include_servers(purposes)) {
+            return Some(
+                "is not for servers (its extendedKeyUsage lacks serverAuth), so clients refuse it",
+            );
+        }
+        let is_authority =
+            |mut limits: Reader<'_>| limits.take(BOOLEAN).is_some_and(|value| value != [0]);
+        self.extension(BASIC_CONSTRAINTS).is_some_and(is_authority).then_some(
+            "is that of an authority (CA:TRUE), which some clients refuse as a server's; openssl req has -addext \
+             'basicConstraints=critical,CA:FALSE'",
+        )
+    }
+
+    /// The members of the extension called `id`.
+    fn extension(&self, id: &[u8]) -> Option<Reader<'_>> {
+        extension(parts(&self.der)?.rest, id)
     }
 
     /// Its DER.
@@ -68,7 +118,7 @@ impl Certificate {
 
     /// The names and addresses that it is for (RFC 5280 §4.2.1.6).
     pub(crate) fn names(&self) -> Vec<String> {
-        parts(&self.der).and_then(|parts| subject_names(parts.rest)).unwrap_or_default()
+        self.extension(SUBJECT_ALT_NAME).map(names_in).unwrap_or_default()
     }
 
     /// SHA-256 of its DER, the thumbprint of RFC 7515 §4.1.8.
@@ -100,21 +150,26 @@ fn parts(der: &[u8]) -> Option<Parts<'_>> {
     Some(Parts { public, begins: next_time()?, ends: next_time()?, rest: signed })
 }
 
-/// The names in the extensions behind a certificate's key.
-fn subject_names(mut rest: Reader<'_>) -> Option<Vec<String>> {
+/// The members of the extension called `id`, of those behind a certificate's key.
+fn extension<'a>(mut rest: Reader<'a>, id: &[u8]) -> Option<Reader<'a>> {
     while let Some((tag, value)) = rest.next() {
         if tag != context(EXTENSIONS) {
             continue;
         }
         let mut extensions = Reader(value).enter(SEQUENCE)?;
         while let Some(mut extension) = extensions.enter(SEQUENCE) {
-            if extension.take(OID)? == SUBJECT_ALT_NAME {
+            if extension.take(OID)? == id {
                 let _is_critical = extension.take(BOOLEAN);
-                return Some(names_in(Reader(extension.take(OCTET_STRING)?).enter(SEQUENCE)?));
+                return Reader(extension.take(OCTET_STRING)?).enter(SEQUENCE);
             }
         }
     }
     None
+}
+
+/// True if these purposes of a key include servers.
+fn include_servers(mut purposes: Reader<'_>) -> bool {
+    std::iter::from_fn(|| purposes.take(OID)).any(|one| one == SERVER_AUTH || one == ANY_USAGE)
 }
 
 fn names_in(mut names: Reader<'_>) -> Vec<String> {

@@ -1,12 +1,30 @@
 //! Finds an instance's address in a configuration that is no longer YAML. Pure.
 
-/// The address in `settings` of `text`, as (host, port), with None for a missing part.
+use std::path::PathBuf;
+
+/// The address in `settings`, with None for missing parts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct BrokenAddress {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    /// The addresses in `listen`, as they are written.
+    pub listen: Vec<String>,
+    /// The file with the certificate, if clients speak TLS.
+    pub certificate: Option<PathBuf>,
+}
+
+/// The address in `settings` of `text`.
 ///
 /// It reads line by line, because the parser gave up; a guess is enough, because a person judges the outcome.
-pub(crate) fn listening(text: &str) -> (Option<String>, Option<u16>) {
+pub(crate) fn listening(text: &str) -> BrokenAddress {
     let section = section(text);
-    let host = value(&section, "host").filter(|host| !host.is_empty());
-    (host, value(&section, "port").and_then(|port| port.parse().ok()))
+    let named = |key| value(&section, key).filter(|value| !value.is_empty());
+    BrokenAddress {
+        host: named("host"),
+        port: named("port").and_then(|port| port.parse().ok()),
+        listen: list(&section, "listen"),
+        certificate: named("cert_file").map(PathBuf::from),
+    }
 }
 
 /// The content of `settings`, without comments.
@@ -31,9 +49,59 @@ fn value(section: &str, key: &str) -> Option<String> {
     })
 }
 
+/// The items of the list `key`, in block or in flow style.
+fn list(section: &str, key: &str) -> Vec<String> {
+    let starts = |pair: &str| {
+        pair.trim().strip_prefix(key)?.trim_start().strip_prefix(':').map(str::to_owned)
+    };
+    let mut pairs = section.split(['\n', ',', '{', '}']);
+    let Some(first) = pairs.find_map(starts) else { return Vec::new() };
+    let is_flow = first.trim_start().starts_with('[');
+    let mut items = Vec::new();
+    for item in std::iter::once(first.as_str()).chain(pairs) {
+        let is_last = is_flow && item.trim_end().ends_with(']');
+        let item = item.trim().trim_matches(['[', ']', ' ', '-']).trim_matches(['"', '\'']);
+        // An address is all that such a list holds, and it has a colon without a space.
+        if item.contains(": ") || item.ends_with(':') {
+            break;
+        }
+        if !item.is_empty() {
+            items.push(item.to_owned());
+        }
+        if is_last {
+            break;
+        }
+    }
+    items
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_and_certificates_of_a_broken_file() {
+        for (text, expected) in [
+            (
+                "settings:\n  listen: ['127.0.0.1:1', \"[::1]:2\"]\n  tls: {cert_file: c}\n",
+                &["127.0.0.1:1", "[::1]:2"][..],
+            ),
+            (
+                "settings:\n  listen:\n    - \"unix:/run/s?mode=0660\" # x\n    - localhost:2\n  tls:\n    cert_file: \"c\"\n",
+                &["unix:/run/s?mode=0660", "localhost:2"],
+            ),
+            (
+                "settings: {listen: ['unix:/s'], tls: {cert_file: 'c', key_file: k}, port: x}\n[",
+                &["unix:/s"],
+            ),
+            ("settings: {tls: {cert_file: c}}\n", &[]),
+        ] {
+            let found = listening(text);
+            assert_eq!(found.listen, expected, "{text}");
+            assert_eq!(found.certificate, Some(PathBuf::from("c")), "{text}");
+        }
+        assert_eq!(listening("settings: {tls: null, listen: []}"), BrokenAddress::default());
+    }
 
     #[test]
     fn what_a_broken_file_still_tells() {
@@ -51,7 +119,9 @@ mod tests {
             ("", None, None),
         ];
         for (text, host, port) in cases {
-            assert_eq!(listening(text), (host.map(str::to_owned), port), "{text:?}");
+            let host = host.map(str::to_owned);
+            let expected = BrokenAddress { host, port, ..BrokenAddress::default() };
+            assert_eq!(listening(text), expected, "{text:?}");
         }
     }
 }

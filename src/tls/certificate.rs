@@ -60,8 +60,8 @@ impl OwnCertificate {
         Ok(Self { paths, ticketer, state: Mutex::new(CertificateState { shown, said: None }) })
     }
 
-    /// Reads the files again. While they can't be used, such as in the middle of their replacement, the last good
-    /// certificate is shown.
+    /// Reads the files again. While they can't be used, such as in the middle of their replacement, or clients would
+    /// refuse what they hold, the last good certificate is shown.
     pub(crate) fn look(&self, clock: &Clock) {
         // The files are read without the lock: a disk may not answer.
         let before = self.state().shown.hash.clone();
@@ -70,21 +70,21 @@ impl OwnCertificate {
         match made {
             Ok(None) => state.said = None,
             Ok(Some(shown)) => {
-                let file = self.paths.certificate.display();
-                match shown.validity.doubt(clock.wall()) {
+                let (file, now) = (self.paths.certificate.display(), clock.wall());
+                match shown.validity.doubt(now) {
                     None => {
                         let ends = shown.validity.ends;
                         info!("'{file}' has a new certificate, which ends at {ends}");
+                    }
+                    Some(doubt) if state.shown.validity.doubt(now).is_none() => {
+                        return state
+                            .keep(format!("'{file}' has a new certificate, which {doubt}"));
                     }
                     Some(doubt) => warn!("'{file}' has a new certificate, which {doubt}"),
                 }
                 *state = CertificateState { shown: Arc::new(shown), said: None };
             }
-            Err(why) if state.said.as_ref() != Some(&why) => {
-                warn!("{why}; the one before it is still shown");
-                state.said = Some(why);
-            }
-            Err(_) => {}
+            Err(why) => state.keep(why),
         }
     }
 
@@ -106,6 +106,16 @@ impl OwnCertificate {
     fn state(&self) -> MutexGuard<'_, CertificateState> {
         // It is set as a whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CertificateState {
+    /// Goes on with the certificate that is shown, because `why` another one can't be; says so once.
+    fn keep(&mut self, why: String) {
+        if self.said.as_ref() != Some(&why) {
+            warn!("{why}; the one before it is still shown");
+            self.said = Some(why);
+        }
     }
 }
 
@@ -132,13 +142,13 @@ fn make(
     if !own.is_of(&key) {
         return Err(unusable(&paths.certificate, &"its certificate belongs to another key"));
     }
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(chain.expose().as_bytes()).collect();
-    let certificates = certificates.map_err(|why| unusable(&paths.certificate, &why))?;
+    let certificates =
+        Certificate::chain_in(chain.expose()).map_err(|why| unusable(&paths.certificate, &why))?;
+    let certificates = certificates.into_iter().map(CertificateDer::from).collect();
     let key = PrivateKeyDer::from_pem_slice(key_text.expose().as_bytes())
         .map_err(|why| unusable(&paths.key, &why))?;
     let key = any_supported_type(&key).map_err(|why| unusable(&paths.key, &why))?;
-    let client = trust::only(own.der().to_vec());
+    let client = trust::trusting(own.der().to_vec(), None);
     let server = server_config(CertifiedKey::new(certificates, key), ticketer.clone());
     let validity = Validity { begins: own.begins, ends: own.ends };
     Ok(Some(Shown { hash, server, client, validity }))

@@ -1,14 +1,16 @@
-//! Trust in one certificate alone, whatever its name, issuer and end: that of our own address.
+//! Trust in one certificate, whatever its name, issuer and end: that of our own address.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, Stream,
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    Stream,
 };
 
 /// The message for any other certificate.
@@ -16,15 +18,22 @@ const OTHER: &str =
     "it shows another certificate than the one in settings.tls (a new one is shown within seconds)";
 
 #[derive(Debug)]
-struct Only {
+struct OwnVerifier {
     certificate: CertificateDer<'static>,
+    /// Judges other certificates; None to refuse them.
+    others: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
-/// The configuration of a client that trusts `certificate` (DER) alone.
-pub(crate) fn only(certificate: Vec<u8>) -> Arc<ClientConfig> {
+/// The configuration of a client that trusts `certificate` (DER), and those that the roots `others` vouch for.
+pub(crate) fn trusting(certificate: Vec<u8>, others: Option<RootCertStore>) -> Arc<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Only { certificate: certificate.into(), provider: provider.clone() };
+    // Without any root, no other certificate can be right.
+    let others = others.and_then(|roots| {
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok()
+    });
+    let certificate = certificate.into();
+    let verifier = OwnVerifier { certificate, others, provider: provider.clone() };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has the default versions")
@@ -50,20 +59,20 @@ pub(crate) trait ReadWrite: Read + Write {}
 
 impl<T: Read + Write> ReadWrite for T {}
 
-impl ServerCertVerifier for Only {
+impl ServerCertVerifier for OwnVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if *end_entity == self.certificate {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Error::General(OTHER.to_owned()))
+            return Ok(ServerCertVerified::assertion());
         }
+        let others = self.others.as_ref().ok_or_else(|| Error::General(OTHER.to_owned()))?;
+        others.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

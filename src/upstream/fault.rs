@@ -93,6 +93,10 @@ fn of_tls(error: &rustls::Error) -> String {
     if let rustls::Error::AlertReceived(alert) = error {
         return of_alert(*alert);
     }
+    // Our own words.
+    if let rustls::Error::General(why) = error {
+        return why.clone();
+    }
     let rustls::Error::InvalidCertificate(bad) = error else { return error.to_string() };
     match bad {
         // A signature is also bad if an authority of the same name has another key now.

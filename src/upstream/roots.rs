@@ -23,8 +23,9 @@ pub(super) enum Roots {
 impl Roots {
     /// The roots for `egress`; the error names the problem of its certificates.
     pub(super) fn of(egress: &Egress) -> Result<Self, SetupError> {
-        if let Some(certificate) = &egress.only_certificate {
-            return Ok(Self::Own(tls::only(certificate.clone())));
+        if let Some(own) = &egress.own_certificate {
+            let others = if own.is_only { None } else { Some(store(egress)?) };
+            return Ok(Self::Own(tls::trusting(own.certificate.clone(), others)));
         }
         match (&egress.system_roots_pem, &egress.extra_roots_pem) {
             (None, None) => Ok(Self::Public),

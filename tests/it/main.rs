@@ -38,6 +38,7 @@ mod mtls; // client certificates
 mod origins; // web pages that may call
 mod overload; // more connections than slots, and clients of other protocols
 mod own_tls; // TLS for clients
+mod own_tls_commands; // its files, and the commands that ask over it
 mod pages; // the page for people, its events, and `evertoken status`
 mod parted; // tokens that must not meet, whoever takes a name, a file or a disk
 mod places; // state files under other names, that can't be read, and of two processes on one folder

@@ -71,8 +71,25 @@ fn judge_files(section: &Section<'_>, key_key: &'static str, tls: &OwnTls, sourc
     match (tls.key.signing_key(), tls.certificate.certificate()) {
         (Ok(Ok(key)), Ok(Ok(own))) if !own.is_of(&key) => {
             let shown = shown(&tls.certificate);
-            let message = format!("the certificate in '{shown}' belongs to another key");
+            let place = tls.certificate.place_of(&key);
+            let message = match place {
+                Some(place) => format!(
+                    "the first certificate in '{shown}' belongs to another key, and certificate {place} to this one: put it \
+                     first, and those of its issuers behind it"
+                ),
+                None => format!("the certificate in '{shown}' belongs to another key"),
+            };
             section.error(CERTIFICATE, message);
+        }
+        (Ok(Ok(_)), Ok(Ok(own))) => {
+            if let Err(why) = tls.certificate.chain() {
+                unusable(CERTIFICATE, &tls.certificate, &why);
+            } else if let Some(why) = own.unfit_for_servers() {
+                section.warn(
+                    CERTIFICATE,
+                    format!("the certificate in '{}' {why}", shown(&tls.certificate)),
+                );
+            }
         }
         (key, own) => {
             if let Ok(Err(why)) = key {
@@ -100,16 +117,16 @@ fn warn_of_names(section: &Section<'_>, own: &Certificate, listen: &[ListenAddre
     let names = own.names();
     let is_unfit = |host: &str| {
         let host = host.to_ascii_lowercase();
-        !is_unspecific(&host) && !names.iter().any(|name| covers(name, &host))
+        !names.is_empty() && !is_unspecific(&host) && !names.iter().any(|name| covers(name, &host))
     };
     let hosts = listen.iter().filter_map(|address| match address {
         ListenAddress::Tcp { host, .. } => Some(host),
         ListenAddress::Unix { .. } => None,
     });
     for host in hosts.filter(|host| is_unfit(host)) {
-        let of = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
         let message = format!(
-            "the certificate is for {of}, and not for {host}: clients that use this name refuse it"
+            "the certificate is for {}, and not for {host}: clients that use this name refuse it",
+            names.join(", ")
         );
         section.warn(CERTIFICATE, message);
     }
@@ -151,22 +168,22 @@ mod tests {
     use super::*;
     use crate::config::resolve::tests::{document, fine, refused, told};
 
-    const RSA: &str = "tls: {cert_file: /keys/rsa-cert.pem, key_file: /rsa}";
+    const FINE: &str = "tls: {cert_file: /keys/p256-server-cert.pem, key_file: /p256}";
 
     #[test]
     fn a_certificate_and_its_key_from_two_files_or_none() {
         let tls = |settings: &str| fine(&document(settings, "auth_type: none")).settings.tls;
         assert_eq!(tls("tls: null"), None);
-        let paths = tls(RSA).unwrap().paths();
-        assert_eq!(paths.certificate.display().to_string(), "/keys/rsa-cert.pem");
-        assert_eq!(paths.key.display().to_string(), "/rsa");
+        let paths = tls(FINE).unwrap().paths();
+        assert_eq!(paths.certificate.display().to_string(), "/keys/p256-server-cert.pem");
+        assert_eq!(paths.key.display().to_string(), "/p256");
     }
 
     #[test]
     fn what_does_not_fit_is_told_with_its_place() {
         let with = |settings: &str| document(settings, "auth_type: none");
         refused(
-            &with(&format!("{RSA}, server: tiny_http")),
+            &with(&format!("{FINE}, server: tiny_http")),
             "f:1:12: \"tiny_http\" can't speak TLS; leave out 'server' or 'tls'",
         );
         refused(
@@ -185,8 +202,8 @@ mod tests {
             (
                 "tls: {cert_file: /keys/rsa-cert.pem, key_file: /rsa}, host: a.example, auth: {enabled: true, \
                  api_key_env: KEYS}",
-                "f:1:29: warning: the certificate is for no name, and not for a.example: clients that use this name \
-                 refuse it",
+                "f:1:29: warning: the certificate in '/keys/rsa-cert.pem' names no host (subjectAltName), so clients \
+                 refuse it, whatever its CN is; openssl req has -addext 'subjectAltName=DNS:NAME'",
             ),
         ] {
             let told = told(&with(settings));

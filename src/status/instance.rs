@@ -1,0 +1,187 @@
+//! The instance that is asked: its address, the key for it, and trust in its certificate.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::config::inbound_key::own_key;
+use crate::config::{Config, InboundKey, ListenAddress, OwnTrust, Settings, secret_file};
+use crate::secret::Secret;
+use crate::signing::Certificate;
+use crate::status::broken;
+
+/// The default address of a running instance.
+pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+/// The same, in parts.
+const DEFAULT_HOST: &str = "127.0.0.1";
+const DEFAULT_PORT: u16 = 8080;
+
+/// The configuration leaves the port to the system.
+#[derive(Debug, thiserror::Error)]
+#[error("settings.port is 0, so the address is only in the log; name it with --url")]
+pub(crate) struct PortUnknown;
+
+/// The instance to ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Instance {
+    /// The URL without a path.
+    pub url: String,
+    /// The key to send, if needed.
+    pub key: Option<Secret>,
+    /// The certificate that its configuration names; None for the usual trust.
+    pub certificate: Option<OwnTrust>,
+}
+
+impl Instance {
+    /// The instance at `url`, else on the address of `config`, else at the default URL; with a key from `config`,
+    /// else from the first line of `keys`.
+    pub(crate) fn choose(
+        url: Option<&str>,
+        config: Option<&Config>,
+        keys: Option<&str>,
+    ) -> Result<Self, PortUnknown> {
+        let own = config.and_then(|config| own_certificate(&config.settings));
+        let (url, certificate) = match (url, config) {
+            // It may be the address of another host, or of a proxy before evertoken, so other certificates will do too.
+            (Some(url), _) => (url.to_owned(), own.map(|own| OwnTrust { is_only: false, ..own })),
+            (None, Some(config)) => (url_in(&config.settings)?, own),
+            (None, None) => (DEFAULT_URL.to_owned(), None),
+        };
+        let own = config.and_then(|config| own_key(config.settings.inbound_keys.as_ref()?));
+        Ok(Self { url, key: own.cloned().or_else(|| first_of(keys)), certificate })
+    }
+
+    /// The instance whose configuration is `text`, which can't be parsed; with a key from the first line of `keys`.
+    pub(crate) fn guess(text: &str, keys: Option<&str>) -> Result<Self, PortUnknown> {
+        let found = broken::listening(text);
+        let is_tls = found.certificate.is_some();
+        let listed = found.listen.iter().filter_map(|written| ListenAddress::parse(written).ok());
+        let urls = listed.map(|address| url_at(&address, is_tls));
+        let single = || {
+            let host = found.host.as_deref().unwrap_or(DEFAULT_HOST);
+            url_of(scheme(is_tls), host, found.port.unwrap_or(DEFAULT_PORT))
+        };
+        let url = urls.reduce(Result::or).unwrap_or_else(single)?;
+        // If it can't be read, the usual trust finds out.
+        let certificate = found.certificate.and_then(|path| certificate_in(&path));
+        Ok(Self { url, key: first_of(keys), certificate })
+    }
+}
+
+/// The key in the first line of `keys`.
+fn first_of(keys: Option<&str>) -> Option<Secret> {
+    keys?.lines().find_map(InboundKey::of_line)?.secret.text().cloned()
+}
+
+/// The first address that is known before the start.
+fn url_in(settings: &Settings) -> Result<String, PortUnknown> {
+    let urls = settings.listen.iter().map(|address| url_at(address, settings.tls.is_some()));
+    urls.reduce(Result::or).unwrap_or(Err(PortUnknown))
+}
+
+/// The URL of an instance that listens on `address`, perhaps with TLS.
+pub(crate) fn url_at(address: &ListenAddress, is_tls: bool) -> Result<String, PortUnknown> {
+    match address {
+        ListenAddress::Tcp { host, port } => url_of(scheme(is_tls), host, *port),
+        ListenAddress::Unix { .. } => Ok(address.to_string()),
+    }
+}
+
+/// The certificate in a file, which alone is trusted; None if there is none that can be read.
+fn certificate_in(path: &Path) -> Option<OwnTrust> {
+    let text = secret_file::read(path).ok()?;
+    let certificate = Certificate::first_in(&text).ok()?.der().to_vec();
+    Some(OwnTrust { certificate, is_only: true })
+}
+
+const fn scheme(is_tls: bool) -> &'static str {
+    if is_tls { "https" } else { "http" }
+}
+
+/// The certificate of an instance with these `settings`, the only one that is trusted.
+pub(crate) fn own_certificate(settings: &Settings) -> Option<OwnTrust> {
+    let certificate = settings.tls.as_ref()?.certificate_der()?;
+    Some(OwnTrust { certificate, is_only: true })
+}
+
+fn url_of(scheme: &str, host: &str, port: u16) -> Result<String, PortUnknown> {
+    if port == 0 {
+        return Err(PortUnknown);
+    }
+    let host = host.trim_matches(['[', ']']);
+    let host = match host.parse::<IpAddr>() {
+        // A server on every address listens on this one too.
+        Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".to_owned(),
+        Ok(IpAddr::V6(address)) if address.is_unspecified() => "[::1]".to_owned(),
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => host.to_owned(),
+    };
+    Ok(format!("{scheme}://{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::{Sources, resolve};
+
+    fn config(settings: &str) -> Config {
+        let sources = Sources {
+            environment: &|_| Some("from-the-environment".to_owned()),
+            files: &|_| Err(std::io::ErrorKind::NotFound.into()),
+            now: crate::clock::Timestamp::from_secs(1_800_000_000),
+            file_modes: &|_| None,
+            file_mode: None,
+            is_root: false,
+            working_folder: None,
+        };
+        let text = format!(
+            "settings: {{{settings}}}\nproviders: [{{name: P, type: generic, base_url: \
+             \"http://127.0.0.1:1\", auth_type: none}}]"
+        );
+        resolve(&text, "x", &sources).unwrap().0
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_command_line_the_configuration_or_the_usual_one() {
+        let url = |settings: &str| {
+            Instance::choose(None, Some(&config(settings)), None).map(|instance| instance.url)
+        };
+        assert_eq!(url("").unwrap(), DEFAULT_URL);
+        assert_eq!(url("host: localhost, port: 81").unwrap(), "http://localhost:81");
+        assert_eq!(url("host: \"::1\"").unwrap(), "http://[::1]:8080");
+        assert_eq!(url("listen: ['127.0.0.1:0', 'unix:/run/s']").unwrap(), "unix:/run/s");
+        assert_eq!(url("listen: ['unix:/run/s', '[::1]:1']").unwrap(), "unix:/run/s");
+        let open = "auth: {enabled: true}";
+        assert_eq!(url(&format!("host: \"0.0.0.0\", {open}")).unwrap(), "http://127.0.0.1:8080");
+        assert_eq!(url(&format!("host: \"::\", {open}")).unwrap(), "http://[::1]:8080");
+        assert!(matches!(url("port: 0"), Err(PortUnknown)));
+        let named = Instance::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
+        assert_eq!(named.url, "http://a:1");
+        assert_eq!(Instance::choose(None, None, None).unwrap().url, DEFAULT_URL);
+        // Reads as much as possible of a text that is not YAML.
+        let guess = |text: &str| Instance::guess(text, None).map(|instance| instance.url);
+        assert_eq!(guess("providers: [").unwrap(), DEFAULT_URL);
+        let text = "settings: {host: '::', port: 81}\nproviders: [";
+        assert_eq!(guess(text).unwrap(), "http://[::1]:81");
+        let text =
+            "settings: {listen: ['127.0.0.1:0', 'unix:/run/s'], tls: {cert_file: c}}\nproviders: [";
+        assert_eq!(guess(text).unwrap(), "unix:/run/s");
+        let text = "settings:\n  listen:\n  - '0.0.0.0:81'\n  tls:\n    cert_file: c\nproviders: [";
+        assert_eq!(guess(text).unwrap(), "https://127.0.0.1:81");
+        let no_port = guess("settings: {port: 0}\n[").unwrap_err();
+        assert!(no_port.to_string().contains("--url"), "{no_port}");
+    }
+
+    #[test]
+    fn the_key_is_that_of_the_configuration_or_of_the_environment() {
+        let key = |config: Option<&Config>, keys| {
+            let instance = Instance::choose(None, config, keys).unwrap();
+            instance.key.map(|key| key.expose().to_owned())
+        };
+        assert_eq!(key(None, None), None);
+        assert_eq!(key(None, Some("\n one \ntwo")), Some("one".to_owned()));
+        assert_eq!(key(None, Some("me: one\ntwo")), Some("one".to_owned()));
+        assert_eq!(key(Some(&config("")), Some("one")), Some("one".to_owned()));
+        let own = config("auth: {enabled: true}");
+        assert_eq!(key(Some(&own), Some("one")), Some("from-the-environment".to_owned()));
+    }
+}

@@ -1,0 +1,280 @@
+//! TLS for clients (`settings.tls`): its files at a check and while evertoken runs, and the commands that ask a running
+//! evertoken.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use rcgen::{ExtendedKeyUsagePurpose, IsCa};
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::eventually;
+use crate::support::issuer::StrictIssuer;
+use crate::support::own_tls::{Pair, ask};
+
+const KEY: [(&str, &str); 1] = [("KEY", "k")];
+const HEALTHY: &str = "GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+/// A port that is free at this moment.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Writes a configuration with these settings besides `tls`.
+fn write_config(folder: &Path, settings: &str, more: &str) {
+    let state = folder.join("state");
+    let state = state.display();
+    let text = format!(
+        "settings:\n  tls: {{cert_file: cert.pem, key_file: key.pem}}\n  state_dir: '{state}'\n{settings}\nproviders: [{{name: P, \
+         type: generic, base_url: \"http://127.0.0.1:9\", auth_value_env: KEY}}]\n{more}"
+    );
+    std::fs::write(folder.join("providers.yaml"), text).unwrap();
+}
+
+/// A folder with `pair` and a configuration with these settings.
+fn configured(pair: &Pair, settings: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    pair.write(folder.path());
+    write_config(folder.path(), settings, "");
+    folder
+}
+
+fn status(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = run(folder, &[&["status"], arguments].concat(), &KEY);
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// It asked for `http://127.0.0.1:8080` then, or at least without TLS.
+#[test]
+fn status_finds_an_evertoken_with_tls_although_its_file_is_broken() {
+    for listen in ["  port: PORT", "  listen: ['127.0.0.1:PORT']", "  listen:\n  - 127.0.0.1:PORT"]
+    {
+        let port = free_port();
+        let settings = listen.replace("PORT", &port.to_string());
+        let folder = configured(&Pair::new(), &settings);
+        let running = Binary::start(folder.path(), &["run"], &KEY);
+        running.wait_for(&format!("Listening on https://127.0.0.1:{port}"));
+        for (more, what) in [("model_routes: [\n", "not YAML"), ("providers: 1\n", "a mistake")] {
+            write_config(folder.path(), &settings, more);
+            let (code, out, err) = status(folder.path(), &[]);
+            assert_eq!(code, Some(0), "{listen}, {what}: {out}{err}");
+            assert!(out.contains(&format!("https://127.0.0.1:{port}")), "{out}");
+        }
+    }
+}
+
+#[test]
+fn status_trusts_the_configured_certificate_at_a_url_that_is_named_and_says_what_takes_tls() {
+    let port = free_port();
+    // It signs itself, and names another host.
+    let folder = configured(&Pair::of("proxy.corp.example", |_| {}), &format!("  port: {port}"));
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    running.wait_for("Listening on https://");
+    let url = format!("https://localhost:{port}");
+    let (code, out, err) = status(folder.path(), &["--url", &url, "--config", "providers.yaml"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    // Without the configuration, nothing vouches for it.
+    let (code, _, err) = status(folder.path(), &["--url", &url]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("; --config FILE trusts the certificate in its settings.tls"), "{err}");
+    let (code, _, err) = status(folder.path(), &["--url", &url.replace("https", "http")]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("takes TLS: write https:// instead of http://"), "{err}");
+}
+
+/// A certificate that a private authority signed for another name than that of the address.
+#[test]
+fn token_and_exec_get_the_token_of_a_running_evertoken_over_tls() {
+    let issuer = StrictIssuer::start(3600);
+    issuer.knows("the-seed");
+    let port = free_port();
+    let folder = tempfile::tempdir().unwrap();
+    Pair::of_authority("proxy.corp.example").write(folder.path());
+    let config = format!(
+        "settings: {{port: {port}, state_dir: state, token_endpoint: true, tls: {{cert_file: cert.pem, key_file: key.pem}}, \
+         auth: {{keys: [{{name: ci, key_env: KEY, providers: [p]}}]}}}}\nproviders: [{{name: P, type: generic, base_url: \
+         \"http://127.0.0.1:9\", auto_refresh_config: {{token_url: '{}', client_id_env: ID, client_auth: none, \
+         refresh_token_env: SEED}}}}]\n",
+        issuer.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let variables =
+        [("KEY", "the-key-of-ci"), ("ID", "c"), ("SEED", "the-seed"), ("PATH", "/bin:/usr/bin")];
+    let running = Binary::start(folder.path(), &["run"], &variables);
+    running.wait_for("Successfully refreshed");
+    running.wait_for("Listening on https://");
+    let handed_out = || {
+        let lines = running.lines();
+        lines.iter().filter(|line| line.contains("Handed out the token of provider: P")).count()
+    };
+    let printed = run(folder.path(), &["token"], &variables);
+    assert_eq!(text(&printed.stdout), "access-the-seed-1\n", "{}", text(&printed.stderr));
+    eventually("the running one handed it out", || handed_out() == 1);
+    let command = ["exec", "--env", "T", "--", "sh", "-c", "echo $T"];
+    let printed = run(folder.path(), &command, &variables);
+    assert_eq!(text(&printed.stdout), "access-the-seed-1\n", "{}", text(&printed.stderr));
+    eventually("the running one handed it out", || handed_out() == 2);
+    assert_eq!(issuer.presented().len(), 1);
+    // Another certificate at the address gets no key of ours; the state folder has the token.
+    Pair::new().write(&{
+        let other = folder.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        other
+    });
+    let file = folder.path().join("providers.yaml");
+    let other = std::fs::read_to_string(&file)
+        .unwrap()
+        .replace("cert.pem, key_file: key", "other/cert.pem, key_file: other/key");
+    std::fs::write(&file, other).unwrap();
+    let printed = run(folder.path(), &["token"], &variables);
+    assert_eq!(text(&printed.stdout), "access-the-seed-1\n", "{}", text(&printed.stderr));
+    assert_eq!(handed_out(), 2, "{:?}", running.lines());
+}
+
+/// It took the place of the good one, and clients refused it from then on.
+#[test]
+fn a_certificate_that_clients_would_refuse_does_not_replace_a_good_one() {
+    let good = Pair::new();
+    let folder = configured(&good, "  port: 0");
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    let address = running.address();
+    Pair::valid(2020, 2021).write(folder.path());
+    running.wait_for("has a new certificate, which expired at 2021-01-01T00:00:00.000Z; clients refuse it; the one before it is still shown");
+    assert!(ask(address, &good.usual(), HEALTHY).is_ok());
+    Pair::valid(2100, 2120).write(folder.path());
+    running.wait_for("is valid from 2100-01-01T00:00:00.000Z on; clients refuse it until then; the one before it is still shown");
+    assert!(ask(address, &good.usual(), HEALTHY).is_ok());
+    let next = Pair::new();
+    next.write(folder.path());
+    running.wait_for("has a new certificate, which ends at");
+    assert!(ask(address, &next.usual(), HEALTHY).is_ok());
+}
+
+/// certbot and Kubernetes keep the files behind symbolic links, and replace these.
+#[test]
+fn files_behind_links_that_are_replaced_are_read_again() {
+    use std::os::unix::fs::symlink;
+    let (first, second) = (Pair::new(), Pair::new());
+    let folder = configured(&first, "  port: 0");
+    let at = |name: &str| folder.path().join(name);
+    for (name, pair) in [("..1", &first), ("..2", &second)] {
+        std::fs::create_dir(at(name)).unwrap();
+        pair.write(&at(name));
+    }
+    symlink("..1", at("..data")).unwrap();
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::remove_file(at(name)).unwrap();
+        symlink(format!("..data/{name}"), at(name)).unwrap();
+    }
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    let address = running.address();
+    assert!(ask(address, &first.usual(), HEALTHY).is_ok());
+    symlink("..2", at("..new")).unwrap();
+    std::fs::rename(at("..new"), at("..data")).unwrap();
+    eventually("the second certificate is shown", || {
+        ask(address, &second.usual(), HEALTHY).is_ok()
+    });
+    // A file that a program is still writing, and one that it has taken away.
+    let half = &first.certificate[..first.certificate.len() / 2];
+    std::fs::write(at("..2/cert.pem"), half).unwrap();
+    running.wait_for("its certificate is damaged or cut off; the one before it is still shown");
+    std::fs::remove_file(at("..data")).unwrap();
+    running.wait_for("No such file or directory");
+    assert!(ask(address, &second.usual(), HEALTHY).is_ok());
+}
+
+#[test]
+fn a_check_judges_the_whole_chain_and_whom_the_certificate_is_for() {
+    let folder = tempfile::tempdir().unwrap();
+    write_config(folder.path(), "  port: 0", "");
+    let chain = Pair::of_authority("localhost");
+    let told = |certificate: &str, key: &str| {
+        chain.write(folder.path());
+        std::fs::write(folder.path().join("cert.pem"), certificate).unwrap();
+        std::fs::write(folder.path().join("key.pem"), key).unwrap();
+        let output = run(folder.path(), &["check"], &KEY);
+        (output.status.code(), text(&output.stderr))
+    };
+    let fine = told(&chain.certificate, &chain.key);
+    assert_eq!(fine, (Some(0), String::new()));
+    let windows = chain.certificate.replace('\n', "\r\n");
+    let with_text = format!(
+        "# mine\nsubject=CN = x\n{}",
+        chain.certificate.replace("-----\n-----", "-----\nissuer\n-----")
+    );
+    for text in [&windows, &with_text, &format!("\u{feff}{}", chain.certificate)] {
+        assert_eq!(told(text, &chain.key), fine, "{text}");
+    }
+    let behind = chain.certificate.rfind("-----BEGIN").unwrap();
+    let (own, issuer) = chain.certificate.split_at(behind);
+    // `check` found nothing wrong with this one, and the start failed: "missing section end marker: [67, 69, …]".
+    let cut = &chain.certificate[..behind + 100];
+    let cases = [
+        (
+            cut.to_owned(),
+            "'cert.pem' can't be used: certificate 2 of its chain is damaged or cut off",
+        ),
+        (
+            format!("{issuer}{own}"),
+            "the first certificate in 'cert.pem' belongs to another key, and certificate 2 to this one: put it first, and \
+             those of its issuers behind it",
+        ),
+        (issuer.to_owned(), "the certificate in 'cert.pem' belongs to another key"),
+    ];
+    for (certificate, message) in cases {
+        let (code, lines) = told(&certificate, &chain.key);
+        assert_eq!(code, Some(78), "{lines}");
+        assert!(lines.contains(message), "{lines}");
+        let output = run(folder.path(), &["run"], &KEY);
+        assert_eq!(output.status.code(), Some(78));
+        assert!(text(&output.stderr).contains(message), "{}", text(&output.stderr));
+    }
+    for (pair, message) in [
+        (
+            Pair::of("", |_| {}),
+            "warning: the certificate in 'cert.pem' names no host (subjectAltName), so clients refuse it",
+        ),
+        (
+            Pair::of("localhost", |one| {
+                one.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            }),
+            "warning: the certificate in 'cert.pem' is that of an authority (CA:TRUE), which some clients refuse",
+        ),
+        (
+            Pair::of("localhost", |one| {
+                one.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            }),
+            "warning: the certificate in 'cert.pem' is not for servers (its extendedKeyUsage lacks serverAuth)",
+        ),
+    ] {
+        let (code, lines) = told(&pair.certificate, &pair.key);
+        assert_eq!(code, Some(0), "{lines}");
+        assert!(lines.contains(message), "{lines}");
+    }
+    for usage in [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::Any] {
+        let pair = Pair::of("localhost", |one| {
+            one.extended_key_usages = vec![usage.clone()];
+        });
+        assert_eq!(told(&pair.certificate, &pair.key), fine, "{usage:?}");
+    }
+}
+
+#[test]
+fn files_that_may_not_be_read_are_named() {
+    let folder = configured(&Pair::new(), "  port: 0");
+    let allow = |name: &str, mode: u32| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(folder.path().join(name), mode).unwrap();
+    };
+    allow("cert.pem", 0o644);
+    allow("key.pem", 0);
+    allow("", 0o755);
+    // Root may read everything.
+    let script = format!(
+        "if [ $(id -u) = 0 ]; then exec setpriv --reuid 65534 --clear-groups {0} check; fi; exec {0} check",
+        env!("CARGO_BIN_EXE_evertoken")
+    );
+    let mut check =
+        Binary::start_shell(folder.path(), &script, &[KEY[0], ("PATH", "/usr/bin:/bin")]);
+    assert_eq!(check.code(), Some(78), "{:?}", check.lines());
+    check.wait_for("Missing secret file: 'key.pem' (Permission denied");
+}
