@@ -113,6 +113,8 @@ fn url_of(scheme: &str, host: &str, port: u16) -> Result<String, PortUnknown> {
         Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".to_owned(),
         Ok(IpAddr::V6(address)) if address.is_unspecified() => "[::1]".to_owned(),
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        // With the interface of a link-local address.
+        Err(_) if host.contains(':') => format!("[{host}]"),
         _ => host.to_owned(),
     };
     Ok(format!("{scheme}://{host}:{port}"))
@@ -153,6 +155,8 @@ mod tests {
         let open = "auth: {enabled: true}";
         assert_eq!(url(&format!("host: \"0.0.0.0\", {open}")).unwrap(), "http://127.0.0.1:8080");
         assert_eq!(url(&format!("host: \"::\", {open}")).unwrap(), "http://[::1]:8080");
+        let of_link = format!("listen: ['[fe80::1%eth0]:81'], {open}");
+        assert_eq!(url(&of_link).unwrap(), "http://[fe80::1%eth0]:81");
         assert!(matches!(url("port: 0"), Err(PortUnknown)));
         let named = Instance::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
         assert_eq!(named.url, "http://a:1");

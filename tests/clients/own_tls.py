@@ -8,14 +8,26 @@ import pathlib
 import ssl
 import subprocess
 import tempfile
+import threading
 import urllib.request
 
 import anthropic
 import openai
-from drive import wait_for
+import websockets.sync.client
+import websockets.sync.server
+from drive import Evertoken, wait_for
 from sandboxed import Sandboxed
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# A provider that speaks WebSockets.
+ECHO = """
+settings:
+  port: 0
+  state_dir: "{folder}/state-of-websocket"
+  tls: {{cert_file: "{folder}/cert.pem", key_file: "{folder}/key.pem"}}
+providers:
+  - {{name: Echo, type: generic, base_url: "http://127.0.0.1:{port}", auth_type: none}}
+"""
 SSLYZE = ROOT / "target/clients/sslyze/bin/sslyze"
 PATIENCE_SECONDS = 120
 SCANS = ["--" + scan for scan in (
@@ -106,6 +118,29 @@ def check_sslyze(address, folder):
     assert result("session_renegotiation")["supports_secure_renegotiation"]
 
 
+def check_websocket(folder):
+    """Messages up to 1 MB come back through TLS."""
+
+    def echo(connection):
+        for message in connection:
+            connection.send(message)
+
+    server = websockets.sync.server.serve(echo, "127.0.0.1", 0, max_size=None)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    place = folder / "websocket"
+    place.mkdir()
+    (place / "providers.yaml").write_text(ECHO.format(folder=folder, port=server.socket.getsockname()[1]))
+    evertoken = Evertoken(place, {"HOME": "/nonexistent"})
+    trust = ssl.create_default_context(cafile=folder / "cert.pem")
+    url = evertoken.url().replace("https://127.0.0.1", "wss://localhost")
+    with websockets.sync.client.connect(url, ssl=trust, max_size=None) as connection:
+        for size in (1, 1000, 1024 * 1024):
+            connection.send("x" * size)
+            assert connection.recv() == "x" * size, size
+    evertoken.stop()
+    server.shutdown()
+
+
 def check_renewal(url, folder):
     """A new certificate, of another kind of key, is shown without a restart."""
     write_pair(folder, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
@@ -132,10 +167,11 @@ def main():
             check_openssl(address, folder)
             check_curl(world.url, folder)
             check_sdks(world.url)
+            check_websocket(folder)
             check_sslyze(address, folder)
             check_renewal(world.url, folder)
             check_sdks(world.url)
-    print("own_tls: openssl, curl, Node, the SDKs and sslyze agree")
+    print("own_tls: openssl, curl, Node, the SDKs, websockets and sslyze agree")
 
 
 main()

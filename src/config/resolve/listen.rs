@@ -190,8 +190,8 @@ mod tests {
                 "f:1:37: 0.0.0.0:80 takes the connections to 127.0.0.1:80 too, so leave one of them out",
             ),
             (
-                "listen: ['[::]:80', '[::1]:80'], auth: {enabled: true, api_key_env: KEYS}",
-                "f:1:31: [::]:80 takes the connections to [::1]:80 too, so leave one of them out",
+                "listen: ['[::1]:80', '[::]:80'], auth: {enabled: true, api_key_env: KEYS}",
+                "f:1:33: [::]:80 takes the connections to [::1]:80 too, so leave one of them out",
             ),
             (
                 "listen: ['unix:/s'], server: tiny_http",
