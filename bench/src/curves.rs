@@ -2,7 +2,7 @@
 
 use crate::mock::Mock;
 use crate::plain::{self, Round};
-use crate::proxies::{Kind, Subject, start};
+use crate::proxies::{Kind, Setting, Subject, start};
 use crate::report::Figures;
 use crate::{Outcome, Plan};
 
@@ -77,7 +77,7 @@ pub(crate) fn by_providers(plan: &Plan, mock: &Mock) -> Outcome<[Vec<Point>; 2]>
                 )
             })
             .collect();
-        let subject = start(Kind::Evertoken, mock, false, &more)?;
+        let subject = start(Kind::Evertoken, mock, Setting { more: &more, ..Setting::default() })?;
         let last = if providers == 1 { "p".to_owned() } else { format!("p{}", providers - 1) };
         let x = f64::from(u32::try_from(providers)?);
         let paths = [format!("/to/{last}/json"), BY_API.to_owned()];

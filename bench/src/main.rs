@@ -8,14 +8,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 mod bodies;
+mod certificate;
 mod curves;
+mod delay;
 mod folder;
 mod http;
 mod mock;
+mod open_loop;
 mod path;
 mod plain;
 mod plot;
 mod process;
+mod providers;
 mod proxies;
 mod relay;
 mod report;
@@ -31,10 +35,11 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const HELP: &str = "\
 bench [--short] [--with litellm,portkey] [--only SECTION,…] [--write]
     measures everything; --short fewer rounds; --write puts the tables into
-    docs/performance.md and the plots beside it. Sections: plain, tls, websockets, streams, bodies, idle, curves, size
+    docs/performance.md and the plots beside it. Sections: shipped, plain, tls, websockets, streams,
+    bodies, idle, curves, size
 bench check [--record]
     counts the instructions of the hot path and compares them with bench/instructions.txt
-bench mock | bench path CASE REQUESTS | bench relay AT PROVIDER plain|tls
+bench mock | bench path CASE REQUESTS | bench relay AT PROVIDER plain|tls | bench delay AT PROVIDER MILLISECONDS
     the parts that run in processes of their own";
 
 /// The measurements to make.
@@ -69,6 +74,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["mock"] => mock::run(),
+        ["delay", at, provider, milliseconds] => delay::run(at, provider, milliseconds),
         ["relay", at, provider, way] => relay::run(at, provider, *way == "tls"),
         ["path", case, requests] => path::run(case, requests),
         ["check"] => path::check(false),

@@ -16,7 +16,7 @@ use socket2::SockRef;
 use crate::process::Running;
 use crate::time::{nanos, sleep, spawn};
 use crate::websockets::ACCEPT;
-use crate::{Outcome, folder, say};
+use crate::{Outcome, certificate, say};
 
 /// The size of a small answer.
 pub(crate) const SMALL_BYTES: usize = 1024;
@@ -32,17 +32,22 @@ pub(crate) struct Mock {
     pub(crate) tls: SocketAddr,
     /// The authority of its certificate.
     pub(crate) authority: std::path::PathBuf,
-    _running: Running,
+    _running: Vec<Running>,
 }
 
 impl Mock {
+    /// A provider at these addresses, which ends with `running`.
+    pub(crate) fn of(plain: SocketAddr, tls: SocketAddr, running: Vec<Running>) -> Outcome<Self> {
+        Ok(Self { plain, tls, authority: certificate::authority()?, _running: running })
+    }
+
     /// Starts it.
     pub(crate) fn start() -> Outcome<Self> {
         let command = std::process::Command::new(std::env::current_exe()?);
         let mut running = Running::start("mock", command, &["mock"])?;
         let mut address = || -> Outcome<SocketAddr> { Ok(running.line()?.trim().parse()?) };
         let (plain, tls) = (address()?, address()?);
-        Ok(Self { plain, tls, authority: folder::scratch()?.join("ca.pem"), _running: running })
+        Self::of(plain, tls, vec![running])
     }
 }
 
@@ -73,21 +78,10 @@ fn listen() -> Outcome<TcpListener> {
     Ok(listener)
 }
 
-/// A certificate for `localhost`; the authority's goes into a file.
 fn certificate() -> Outcome<Arc<ServerConfig>> {
-    let mut of_authority = rcgen::CertificateParams::new(Vec::new())?;
-    of_authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    // A distinct name: OpenSSL takes a certificate whose issuer has the same name for a self-signed one.
-    of_authority.distinguished_name.push(rcgen::DnType::CommonName, "authority of the benchmark");
-    let authority_key = rcgen::KeyPair::generate()?;
-    let pem = of_authority.self_signed(&authority_key)?.pem();
-    std::fs::write(folder::scratch()?.join("ca.pem"), pem)?;
-    let issuer = rcgen::Issuer::new(of_authority, authority_key);
-    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?;
-    let key = rcgen::KeyPair::generate()?;
-    let certificate = params.signed_by(&key, &issuer)?;
-    let chain = vec![CertificateDer::from(certificate.der().to_vec())];
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let issued = certificate::issue()?;
+    let chain = vec![CertificateDer::from(issued.certificate.der().to_vec())];
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(issued.key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

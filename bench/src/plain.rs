@@ -20,6 +20,8 @@ pub(crate) struct Round {
     pub(crate) p50_us: f64,
     /// 99 % took less.
     pub(crate) p99_us: f64,
+    /// 99.9 % took less.
+    pub(crate) p999_us: f64,
     /// Processor time of the proxy for one.
     pub(crate) cpu_us: f64,
     /// The part of it that the kernel did not take.
@@ -62,7 +64,8 @@ pub(crate) fn load(
     let lua = format!(
         "wrk.method = \"POST\"\nwrk.headers[\"content-type\"] = \"application/json\"\n\
          wrk.headers[\"x-portkey-provider\"] = \"openai\"\nwrk.headers[\"authorization\"] = \"Bearer x\"\n\
-         wrk.headers[\"x-portkey-custom-host\"] = \"{}\"\nwrk.body = '{body}'\n",
+         wrk.headers[\"x-portkey-custom-host\"] = \"{}\"\nwrk.body = '{body}'\n\
+         function done(summary, latency, requests) print('p99.9: ' .. latency:percentile(99.9) .. 'us') end\n",
         format_args!("http://{provider}/v1")
     );
     std::fs::write(&script, lua)?;
@@ -90,6 +93,7 @@ fn read(said: &str) -> Option<Round> {
         per_second: after("Requests/sec:")?.parse().ok()?,
         p50_us: micros(after("50%")?)?,
         p99_us: micros(after("99%")?)?,
+        p999_us: micros(after("p99.9:")?)?,
         cpu_us: 0.0,
         user_us: 0.0,
         errors: errors.and_then(|text| text.trim().parse().ok()).unwrap_or(0.0),
@@ -116,11 +120,14 @@ mod tests {
 
     #[test]
     fn what_wrk_says_is_read() {
-        let said = "  Latency Distribution\n     50%  123.00us\n     99%    1.50ms\n  7 requests in 1s\n  Non-2xx or 3xx responses: 3\nRequests/sec:   4242.50\n";
+        let said = "  Latency Distribution\n     50%  123.00us\n     99%    1.50ms\n  7 requests in 1s\n  Non-2xx or 3xx responses: 3\nRequests/sec:   4242.50\np99.9: 2500.5us\n";
         let round = read(said).unwrap();
-        let figures = [round.per_second, round.p50_us, round.p99_us, round.errors];
+        let figures = [round.per_second, round.p50_us, round.p99_us, round.p999_us, round.errors];
         assert!(
-            figures.iter().zip([4242.5, 123.0, 1500.0, 3.0]).all(|(a, b)| (a - b).abs() < 1e-6)
+            figures
+                .iter()
+                .zip([4242.5, 123.0, 1500.0, 2500.5, 3.0])
+                .all(|(a, b)| (a - b).abs() < 1e-6)
         );
         assert!(read("unable to connect").is_none());
     }

@@ -89,6 +89,17 @@ impl Kind {
     }
 }
 
+/// The setting of a measurement.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Setting<'a> {
+    /// TLS to the provider.
+    pub(crate) with_tls: bool,
+    /// As people run them: evertoken has its defaults, and every program writes a line for each request into a file.
+    pub(crate) as_shipped: bool,
+    /// Added to evertoken's list of providers.
+    pub(crate) more: &'a str,
+}
+
 /// A server, with the provider behind it.
 pub(crate) struct Subject {
     /// Its kind.
@@ -113,7 +124,7 @@ pub(crate) fn available(mock: &Mock) -> Outcome<Vec<Kind>> {
         Kind::Envoy,
         Kind::Relay,
     ] {
-        match start(kind, mock, false, "") {
+        match start(kind, mock, Setting::default()) {
             Ok(_) => kinds.push(kind),
             // evertoken must be there; others are left out if they are not available.
             Err(error) if kind != Kind::Evertoken => {
@@ -125,8 +136,9 @@ pub(crate) fn available(mock: &Mock) -> Outcome<Vec<Kind>> {
     Ok(kinds)
 }
 
-/// Starts one of them; `more` is added to evertoken's list of providers.
-pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outcome<Subject> {
+/// Starts one of them before the provider `mock`.
+pub(crate) fn start(kind: Kind, mock: &Mock, setting: Setting<'_>) -> Outcome<Subject> {
+    let with_tls = setting.with_tls;
     if kind == Kind::Direct {
         return Ok(Subject { kind, address: mock.plain, provider: mock.plain, running: None });
     }
@@ -141,9 +153,9 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
     let file_name = file.display().to_string();
     let text = match kind {
         Kind::Direct | Kind::Relay | Kind::Portkey => String::new(),
-        Kind::Evertoken | Kind::Static => evertoken(address, mock, with_tls, &folder, more),
-        Kind::Nginx => nginx(address, mock, with_tls, &folder),
-        Kind::Haproxy => haproxy(address, mock, with_tls),
+        Kind::Evertoken | Kind::Static => evertoken(address, mock, setting, &folder),
+        Kind::Nginx => nginx(address, mock, setting, &folder),
+        Kind::Haproxy => haproxy(address, mock, setting),
         Kind::Envoy => envoy(address, mock, with_tls),
         Kind::Litellm => litellm(mock),
     };
@@ -190,11 +202,10 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
 fn evertoken(
     at: SocketAddr,
     mock: &Mock,
-    with_tls: bool,
+    setting: Setting<'_>,
     folder: &std::path::Path,
-    more: &str,
 ) -> String {
-    let base = if with_tls {
+    let base = if setting.with_tls {
         format!(
             "base_url: \"https://localhost:{}\", ca_file: \"{}\"",
             mock.tls.port(),
@@ -203,16 +214,27 @@ fn evertoken(
     } else {
         format!("base_url: \"http://{}\"", mock.plain)
     };
+    let others = if setting.as_shipped {
+        ""
+    } else {
+        ", log_level: WARN, max_connections: 4096, max_body_bytes: 268435456"
+    };
     format!(
-        "settings: {{host: \"127.0.0.1\", port: {}, state_dir: \"{}\", log_level: WARN, max_connections: 4096, \
-         max_body_bytes: 268435456}}\nproviders:\n  - {{name: P, type: generic, {base}, auth_value: token}}\n{more}",
+        "settings: {{host: \"127.0.0.1\", port: {}, state_dir: \"{}\"{others}}}\nproviders:\n  - {{name: P, type: generic, \
+         {base}, auth_value: token}}\n{}",
         at.port(),
         folder.join("state").display(),
+        setting.more,
     )
 }
 
-fn nginx(at: SocketAddr, mock: &Mock, with_tls: bool, folder: &std::path::Path) -> String {
-    let (scheme, server, tls) = if with_tls {
+fn nginx(at: SocketAddr, mock: &Mock, setting: Setting<'_>, folder: &std::path::Path) -> String {
+    let log = if setting.as_shipped {
+        format!("{}/access.log", folder.display())
+    } else {
+        "off".to_owned()
+    };
+    let (scheme, server, tls) = if setting.with_tls {
         let tls = format!(
             "proxy_ssl_verify on; proxy_ssl_trusted_certificate {}; proxy_ssl_name localhost; \
                  proxy_ssl_server_name on;",
@@ -226,7 +248,7 @@ fn nginx(at: SocketAddr, mock: &Mock, with_tls: bool, folder: &std::path::Path) 
         "worker_processes 2; daemon off; error_log stderr; pid {0}/pid;
 events {{ worker_connections 8192; }}
 http {{
-  access_log off; keepalive_requests 1000000000;
+  access_log {log}; keepalive_requests 1000000000;
   client_body_temp_path {0}/body; proxy_temp_path {0}/proxy; fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u;
   scgi_temp_path {0}/s;
   upstream provider {{ server {server}; keepalive 2048; keepalive_requests 1000000000; }}
@@ -247,8 +269,13 @@ http {{
     )
 }
 
-fn haproxy(at: SocketAddr, mock: &Mock, with_tls: bool) -> String {
-    let server = if with_tls {
+fn haproxy(at: SocketAddr, mock: &Mock, setting: Setting<'_>) -> String {
+    let (target, lines) = if setting.as_shipped {
+        ("\n  log stderr format raw local0 info", "\n  log global\n  option httplog")
+    } else {
+        ("", "")
+    };
+    let server = if setting.with_tls {
         format!(
             "{} ssl verify required ca-file {} sni str(localhost) verifyhost localhost",
             mock.tls,
@@ -260,9 +287,9 @@ fn haproxy(at: SocketAddr, mock: &Mock, with_tls: bool) -> String {
     format!(
         "global
   nbthread 2
-  maxconn 8192
+  maxconn 8192{target}
 defaults
-  mode http
+  mode http{lines}
   timeout connect 10s
   timeout client 300s
   timeout server 300s

@@ -9,7 +9,7 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::mock::Mock;
 use crate::process::{Running, output};
-use crate::proxies::{Kind, start};
+use crate::proxies::{Kind, Setting, start};
 use crate::report::Figures;
 use crate::time::{now, sleep};
 use crate::{Outcome, Plan, folder};
@@ -43,7 +43,7 @@ fn forget(program: &Path) -> Outcome<()> {
 /// Watches an idle evertoken.
 pub(crate) fn idle(kind: Kind, plan: &Plan, mock: &Mock) -> Outcome<Idle> {
     forget(&kind.program()?)?;
-    let subject = start(kind, mock, false, "")?;
+    let subject = start(kind, mock, Setting::default())?;
     let running = subject.running.as_ref().ok_or("it runs")?;
     // The connection that waited for its start is closed by then.
     sleep(Duration::from_secs(if plan.is_short { 11 } else { 15 }));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::mock::Mock;
 use crate::process::output;
-use crate::proxies::{Kind, available, start};
+use crate::proxies::{Kind, Setting, available, start};
 use crate::report::{Bound, Figures, Table, Target};
 use crate::{Outcome, Plan, folder, say};
 
@@ -16,6 +16,7 @@ mod gateways;
 mod growth;
 mod large;
 mod rest;
+mod shipped;
 mod small;
 mod streams;
 mod websockets;
@@ -52,6 +53,9 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
     let kinds = available(&Mock::start()?)?;
     let machine = machine(&kinds)?;
     say(&machine);
+    if plan.wants("shipped") {
+        shipped::shipped(plan, &kinds, &mut results)?;
+    }
     for (section, with_tls) in [("plain", false), ("tls", true)] {
         // The load generator has no TLS.
         let has = |kind: &Kind| !(with_tls && *kind == Kind::Direct);
@@ -66,7 +70,9 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
             continue;
         }
         let mock = Mock::start()?;
-        let subjects = kinds.iter().map(|kind| start(*kind, &mock, with_tls, ""));
+        let subjects = kinds
+            .iter()
+            .map(|kind| start(*kind, &mock, Setting { with_tls, ..Setting::default() }));
         let subjects = subjects.collect::<Outcome<Vec<_>>>()?;
         let way = way(with_tls);
         if plan.wants("streams") {

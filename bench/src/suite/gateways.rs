@@ -3,7 +3,7 @@
 
 use crate::mock::Mock;
 use crate::process::Running;
-use crate::proxies::{Kind, start};
+use crate::proxies::{Kind, Setting, start};
 use crate::report::{Figures, Table};
 use crate::suite::Results;
 use crate::{Outcome, Plan, plain, say};
@@ -20,7 +20,7 @@ pub(super) fn gateways(plan: &Plan, mock: &Mock, results: &mut Results) -> Outco
     ]);
     let mut versions = Vec::new();
     for kind in [Kind::Evertoken].into_iter().chain(wanted.map(|(kind, _)| *kind)) {
-        let subject = match start(kind, mock, false, "") {
+        let subject = match start(kind, mock, Setting::default()) {
             Ok(subject) => subject,
             Err(error) => {
                 say(&format!("{} is left out: {error}", kind.name()));

@@ -2,14 +2,15 @@
 
 use crate::curves::{self, Point};
 use crate::mock::Mock;
-use crate::proxies::{Kind, start};
+use crate::proxies::{Kind, Setting, start};
 use crate::report::{Figures, Table};
 use crate::suite::Results;
 use crate::{Outcome, Plan, plot};
 
 /// Draws the curves.
 pub(super) fn growth(plan: &Plan, mock: &Mock, results: &mut Results) -> Outcome<()> {
-    let compared = [start(Kind::Evertoken, mock, false, "")?, start(Kind::Nginx, mock, false, "")?];
+    let begin = |kind| start(kind, mock, Setting::default());
+    let compared = [begin(Kind::Evertoken)?, begin(Kind::Nginx)?];
     let curves = curves::by_connections(plan, &compared)?;
     let mut table = Table::new([
         "connections", "through", "requests/s", "p50 µs", "CPU µs a request", "RSS MB",

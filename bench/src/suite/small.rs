@@ -2,7 +2,7 @@
 
 use crate::mock::Mock;
 use crate::plain::{self, Round};
-use crate::proxies::{Kind, start};
+use crate::proxies::{Kind, Setting, start};
 use crate::report::{Bound, Figures, Table};
 use crate::suite::{Results, way};
 use crate::{Outcome, Plan, plot};
@@ -64,7 +64,7 @@ fn measure(
         let mock = Mock::start()?;
         let (last, first) = all.split_at_mut(number % kinds.len());
         for (kind, rounds) in first.iter_mut().chain(last) {
-            let subject = start(*kind, &mock, with_tls, "")?;
+            let subject = start(*kind, &mock, Setting { with_tls, ..Setting::default() })?;
             let round = plain::round(&subject, connections, plan.round)?;
             if round.errors > 0.0 {
                 let name = kind.name();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::mock::Mock;
 use crate::process::Running;
-use crate::proxies::{Kind, start};
+use crate::proxies::{Kind, Setting, start};
 use crate::report::{Bound, Figures, Table};
 use crate::suite::{Results, of, way};
 use crate::time::sleep;
@@ -32,7 +32,10 @@ pub(super) fn websockets(
             Kind::Direct | Kind::Evertoken | Kind::Static | Kind::Nginx | Kind::Haproxy
         )
     };
-    let subjects = kinds.iter().filter(is_compared).map(|kind| start(*kind, &mock, with_tls, ""));
+    let subjects = kinds
+        .iter()
+        .filter(is_compared)
+        .map(|kind| start(*kind, &mock, Setting { with_tls, ..Setting::default() }));
     let subjects = subjects.collect::<Outcome<Vec<_>>>()?;
     let mut p50: Vec<_> = subjects.iter().map(|one| (one.kind, Figures::default())).collect();
     let (mut p99, mut rss, mut pss) = (p50.clone(), p50.clone(), p50.clone());
