@@ -19,7 +19,7 @@ use crate::commands::common::{
 pub(crate) fn run(files: &Files, extent: Extent) -> Done {
     let variables = Variables::of(files).map_err(|problem| tell(problem, BAD_CONFIG))?;
     let (config, mut found) = inspect(&files.config, &variables);
-    add_places(&files.config, config.as_ref(), &mut found);
+    add_places(&files.config, config.as_ref(), extent, &mut found);
     match extent {
         Extent::Names => {
             names(config.as_ref());
@@ -43,11 +43,12 @@ pub(crate) fn run(files: &Files, extent: Extent) -> Done {
 
 /// Adds the problems of unix sockets that could not be made, and of a certificate that clients refuse at this time, at
 /// their places in the file. Only a check asks for them: no other command needs these, and a start says itself what it
-/// can't bind.
-fn add_places(path: &Path, config: Option<&Config>, found: &mut Vec<Problem>) {
+/// can't bind. It only warns of such a certificate.
+fn add_places(path: &Path, config: Option<&Config>, extent: Extent, found: &mut Vec<Problem>) {
     let Ok(text) = text_of(path) else { return };
     let shown = path.display().to_string();
     let sockets = listen::judge(&text, &shown, socket::problem_of);
+    let config = config.filter(|_| extent != Extent::Start);
     let own = config.and_then(|config| config.settings.tls.as_ref());
     let certificate = tls::judge(&text, &shown, own, Clock::system().wall());
     let all = sockets.into_iter().chain(certificate);

@@ -637,8 +637,10 @@ fn a_check_finds_what_is_wrong_with_a_certificate() {
         assert_eq!(code, Some(78), "{tls}: {lines}");
         assert!(lines.contains(message), "{tls}: {lines}");
     }
-    // A start with a wrong clock must not fail for it.
+    // A start with a wrong clock must not fail for it, and `check --start` refused what starts.
     write_config(folder.path(), 0, "{cert_file: early.pem}");
+    let check = run(folder.path(), &["check", "--start"], &KEY);
+    assert_eq!((check.status.code(), text(&check.stderr)), (Some(0), String::new()));
     let running = Binary::start(folder.path(), &["run"], &KEY);
     running.wait_for("WARN");
     running.wait_for("Listening on https://");
