@@ -14,7 +14,7 @@ use log::debug;
 use crate::bound::Bound;
 use crate::clock::Clock;
 use crate::config::{
-    Config, Egress, Limits, ListenAddress, ProviderConfig, Settings, TokenCommand,
+    Config, Egress, Limits, ListenAddress, ProviderConfig, ProviderTimeouts, Settings, TokenCommand,
 };
 use crate::proxy::access::{Access, host_name};
 use crate::proxy::known_keys::Keys;
@@ -104,9 +104,11 @@ pub(crate) fn upstream_to(
     provider: &ProviderConfig,
     limits: &Limits,
 ) -> Result<Upstream, StartError> {
+    let ProviderTimeouts { connect, response, idle } = provider.timeouts;
+    let timeouts = Timeouts { connect, response, idle };
     // No more requests can be in flight, so no more connections need to be kept.
     let idle_max = limits.max_connections;
-    Upstream::new(base_url, &provider.egress, timeouts(limits), idle_max)
+    Upstream::new(base_url, &provider.egress, timeouts, idle_max)
         .map_err(|why| StartError::Provider(provider.name.clone(), why))
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::assemble::{issuer_sender, upstream_to};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Credential, Fallback, Limits, ProviderConfig, SharedStore, resolve};
+use crate::config::{
+    Config, Credential, Fallback, ProviderConfig, ProviderTimeouts, SharedStore, resolve,
+};
 use crate::http::message::Headers;
 use crate::http::selected::Selected;
 use crate::shared::clocks::Offset;
@@ -118,15 +120,20 @@ pub(crate) fn online(config: &Config, clock: &Clock) -> OnlineReport {
     if let Some(store) = &config.settings.token_store {
         judge_store(store, clock, &mut report);
     }
-    let limits = check_limits(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        let provider = &discovered(provider, config, &mut report);
+        let provider = &ProviderConfig {
+            timeouts: check_timeouts(provider.timeouts),
+            ..discovered(provider, config, &mut report)
+        };
         let of_tokens = ProviderConfig { egress: provider.token_egress(), ..provider.clone() };
         for (endpoint, url) in endpoints(provider) {
             let provider = if endpoint == Endpoint::Base { provider } else { &of_tokens };
             let line = format!("{}: {} {url}", provider.name, endpoint.key());
             // The offline check reports an upstream that can't be made.
-            let Ok(upstream) = upstream_to(origin_of(&url), provider, &limits) else { continue };
+            let Ok(upstream) = upstream_to(origin_of(&url), provider, &config.settings.limits)
+            else {
+                continue;
+            };
             ask(&upstream, (&line, endpoint, &url), clock, &mut report);
         }
     }
@@ -169,9 +176,9 @@ fn discovered(
     provider
 }
 
-/// The limits of a check: a model may think for minutes, but nobody needs that for a HEAD.
-fn check_limits(limits: &Limits) -> Limits {
-    Limits { response: limits.response.min(ANSWER_MAX), ..limits.clone() }
+/// The time limits of a check: a model may think for minutes, but nobody needs that for a HEAD.
+fn check_timeouts(usual: ProviderTimeouts) -> ProviderTimeouts {
+    ProviderTimeouts { response: usual.response.min(ANSWER_MAX), ..usual }
 }
 
 /// The endpoints, in the order of their keys.
@@ -281,13 +288,12 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_does_not_answer_is_not_waited_for_as_long_as_a_model() {
-        let config = crate::proxy::route::tests::config(
-            "providers: [{name: p, type: generic, base_url: 'http://x', auth_type: none}]",
-        );
-        let limits =
-            |secs| Limits { response: Duration::from_secs(secs), ..config.settings.limits.clone() };
-        assert_eq!(check_limits(&limits(600)), limits(15));
-        assert_eq!(check_limits(&limits(14)), limits(14));
+        let limits = |secs| {
+            let [connect, response, idle] = [10, secs, 300].map(Duration::from_secs);
+            ProviderTimeouts { connect, response, idle }
+        };
+        assert_eq!(check_timeouts(limits(600)), limits(15));
+        assert_eq!(check_timeouts(limits(14)), limits(14));
     }
 
     #[test]
@@ -308,6 +314,7 @@ mod tests {
             max_in_flight: 1,
             weight: 1,
             websocket: true,
+            timeouts: ProviderTimeouts::default(),
         };
         assert_eq!(
             endpoints(&provider),

@@ -251,6 +251,19 @@ pub struct ProviderConfig {
     pub weight: u64,
     /// False refuses requests for a WebSocket.
     pub websocket: bool,
+    /// The time limits of requests to it.
+    pub timeouts: ProviderTimeouts,
+}
+
+/// The time limits of a request to a provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProviderTimeouts {
+    /// For the name, and again for TCP and TLS.
+    pub connect: Duration,
+    /// From the end of the request to the head of the response.
+    pub response: Duration,
+    /// For silence within a response, or without progress in sending the request.
+    pub idle: Duration,
 }
 
 impl ProviderConfig {

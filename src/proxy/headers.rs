@@ -205,7 +205,7 @@ pub(crate) fn to_client(headers: &mut Headers) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Egress;
+    use crate::config::{Egress, ProviderTimeouts};
 
     fn provider(
         kind: ProviderKind,
@@ -231,6 +231,7 @@ mod tests {
             max_in_flight: 1,
             weight: 1,
             websocket: true,
+            timeouts: ProviderTimeouts::default(),
         }
     }
 

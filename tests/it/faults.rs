@@ -67,13 +67,17 @@ fn no_answer_in_time_is_504() {
         talk.request();
         talk.wait_for_close();
     });
-    let proxy = TestProxy::builder()
-        .settings("timeouts: {response: 1}")
-        .provider("P", "anthropic", &peer.url(), "auth_type: none")
-        .start();
-    let refused = proxy.ask(get("/"));
-    assert_eq!((refused.status, refused.code()), (504, "upstream_timeout"));
-    assert!(refused.body.contains("no response came within timeouts.response"), "{}", refused.body);
+    // Those of the provider go before those of all.
+    for (of_all, own) in [("response: 1", ""), ("response: 600", "\ntimeouts: {response: 1}")] {
+        let proxy = TestProxy::builder()
+            .settings(&format!("timeouts: {{{of_all}}}"))
+            .provider("P", "anthropic", &peer.url(), &format!("auth_type: none{own}"))
+            .start();
+        let refused = proxy.ask(get("/"));
+        assert_eq!((refused.status, refused.code()), (504, "upstream_timeout"));
+        let told = "no response came within timeouts.response";
+        assert!(refused.body.contains(told), "{}", refused.body);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
+use crate::config::resolve::settings::read_timeouts;
 use crate::config::resolve::sources::{NamedSecret, Sources};
 use crate::config::resolve::{client_certificate, egress, request_fields};
 use crate::config::url::{self, split_url};
@@ -67,6 +68,7 @@ pub(super) fn read(
         ),
         weight: read_weight(section, settings),
         websocket: section.flag("websocket", true),
+        timeouts: read_timeouts(section, &settings.limits),
         name,
         slug,
         kind,

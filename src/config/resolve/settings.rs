@@ -9,7 +9,7 @@ use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{
     auth, egress, inbound_key, listen, origins, state_dir, tls, token_store,
 };
-use crate::config::{Limits, SelectionStrategy, ServerKind, Settings};
+use crate::config::{Limits, ProviderTimeouts, SelectionStrategy, ServerKind, Settings};
 
 /// Bounds of the numbers, each with its unit.
 const CONNECTIONS_MAX: u64 = 65_535;
@@ -101,6 +101,27 @@ fn gives_tokens(section: &Section<'_>, auth: &Section<'_>, settings: &Settings) 
     let has_listing =
         settings.inbound_keys.is_some() && listing.into_iter().any(|key| key.has("providers"));
     has_socket || has_listing
+}
+
+/// The time limits of requests to a provider: its own, else those for all.
+pub(super) fn read_timeouts(provider: &Section<'_>, for_all: &Limits) -> ProviderTimeouts {
+    let section = provider.section("timeouts");
+    let own = |key, for_all: Duration| seconds(&section, key, for_all.as_secs(), 1);
+    let timeouts = ProviderTimeouts {
+        connect: own("connect", for_all.connect),
+        response: own("response", for_all.response),
+        idle: own("idle", for_all.idle),
+    };
+    for key in ["client_head", "client_idle"] {
+        if section.has(key) {
+            let message = format!(
+                "'{key}' is about clients, whichever provider they ask: it goes into settings.timeouts"
+            );
+            section.error(key, message);
+        }
+    }
+    section.finish(&UNUSED_TIMEOUTS);
+    timeouts
 }
 
 fn seconds(section: &Section<'_>, key: &'static str, default: u64, least: u64) -> Duration {

@@ -978,6 +978,37 @@ fn numbers_on_both_sides_of_their_limits() {
 }
 
 #[test]
+fn a_provider_has_its_own_timeouts_before_those_of_all() {
+    let with = |of_all: &str, own: &str| {
+        document(
+            &format!("timeouts: {{{of_all}}}"),
+            &format!("auth_type: none\ntimeouts: {{{own}}}"),
+        )
+    };
+    let seconds = |text: &str| {
+        let timeouts = fine(text).providers[0].timeouts;
+        [timeouts.connect, timeouts.response, timeouts.idle].map(|one| one.as_secs())
+    };
+    assert_eq!(seconds(&with("", "")), [10, 600, 300]);
+    assert_eq!(seconds(&with("connect: 2, response: 3, idle: 4", "")), [2, 3, 4]);
+    assert_eq!(
+        seconds(&with("connect: 2, response: 3", "response: 86400, idle: 1")),
+        [2, 86400, 1]
+    );
+    for (own, expected) in [
+        ("response: 0", "f:7:26: 'response' must be a whole number from 1 to 86400, not 0"),
+        ("idle: 86401", "f:7:22: 'idle' must be a whole number from 1 to 86400, not 86401"),
+        ("idl: 1", "f:7:16: unknown key 'idl' in timeouts, did you mean 'idle'?"),
+        (
+            "client_idle: 5",
+            "f:7:29: 'client_idle' is about clients, whichever provider they ask: it goes into settings.timeouts",
+        ),
+    ] {
+        assert_eq!(told(&with("", own)), [expected]);
+    }
+}
+
+#[test]
 fn weights_are_whole_shares() {
     let with = |strategy: &str, weight: &str| {
         document(
