@@ -1,4 +1,4 @@
-//! What all systems' calls do.
+//! The calls that every system has, whichever file serves them.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -10,16 +10,16 @@ pub(crate) struct PeerProcess {
     pub user: u32,
 }
 
-/// What a `Poller` tells about a socket.
+/// The events of a socket that a `Poller` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
-    /// That it can be read, again and again until it has been.
+    /// It can be read; told again until it has been.
     Read,
-    /// That it can be written, again and again until it has been.
+    /// It can be written; told again until it has been.
     Write,
-    /// Each change, once.
+    /// Each change; told once.
     Changes,
-    /// That its other end sends no more, once.
+    /// Its other end sends no more; told once.
     Departure,
 }
 

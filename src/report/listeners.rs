@@ -51,7 +51,7 @@ pub(crate) struct CertificateReport {
     pub expires_at: Timestamp,
     /// The time left until then.
     pub expires_in_seconds: Option<i64>,
-    /// What is wrong with it, or will be soon.
+    /// Its problem, now or soon.
     pub problem: Option<String>,
 }
 
@@ -86,7 +86,7 @@ impl ListenerReport {
         }
     }
 
-    /// What there is to say of it besides its address and its numbers.
+    /// The remarks on it besides its address and its numbers.
     pub(crate) fn remarks(&self, now: Timestamp) -> Vec<String> {
         let mut remarks = Vec::new();
         // `127.0.0.1:8080` says no more than `http://127.0.0.1:8080`.
@@ -140,7 +140,7 @@ impl CertificateReport {
     }
 }
 
-/// What is wrong with the certificate, which all of `listeners` have in common.
+/// The problem of the certificate, which all of `listeners` have in common.
 pub(crate) fn certificate_problem(listeners: &[ListenerReport]) -> Option<&str> {
     listeners.iter().find_map(|one| one.certificate.as_ref()?.problem.as_deref())
 }

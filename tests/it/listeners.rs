@@ -168,7 +168,7 @@ fn a_listener_with_tls_counts_handshakes_that_fail_and_says_when_its_certificate
     assert_eq!((&tls["tls"], &status()[1]["tls"]), (&json!(true), &json!(false)));
     assert_eq!(tls["connections"]["total"], 5);
     assert_eq!(tls["connections"]["failed_handshakes"], 3);
-    // What is in TLS is counted, without TLS.
+    // The bytes within TLS are counted, and those of TLS itself are not.
     assert_eq!(tls["connections"]["received_bytes"], CLOSING.len() - 1);
     assert_eq!(tls["certificate"]["begins_at"], "2020-01-01T00:00:00.000Z");
     assert_eq!(tls["certificate"]["expires_at"], "2120-01-01T00:00:00.000Z");

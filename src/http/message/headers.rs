@@ -78,7 +78,7 @@ impl<'a> FieldLine<'a> {
     }
 }
 
-/// What stands between a field's name and its value, as it is written here.
+/// The separator between a field's name and its value, as it is written here.
 const COLON: &[u8; 2] = b": ";
 /// The end of a field's line (RFC 9112 §2.1).
 const LINE_END: &[u8; 2] = b"\r\n";

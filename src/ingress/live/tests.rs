@@ -1,4 +1,4 @@
-//! Who gives way, who has its share, and what a stop does.
+//! The connections that give way to others, the share of an address, and a stop.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
