@@ -26,10 +26,12 @@ pub(crate) mod switch;
 pub(crate) mod tally;
 pub(crate) mod tiny;
 mod tls;
+pub(crate) mod tunnels;
 
 pub(crate) use live::FAREWELL_MAX;
 pub use service::{After, Request, Service};
-pub(crate) use switch::ClientEnd;
+pub(crate) use switch::ClientStream;
+pub(crate) use tunnels::{Tunnel, Turn};
 
 /// A running server of either kind. Dropping it stops accepting.
 pub enum Server {

@@ -23,6 +23,7 @@ mod conversation;
 pub(crate) mod cooldown;
 pub(crate) mod cors;
 mod cut;
+mod ended;
 mod examine;
 pub(crate) mod exchange;
 mod failover;

@@ -46,7 +46,7 @@ mod wire;
 pub(crate) use answer::{Answer, Peeked, Piece, Pieces};
 pub(crate) use error::{SetupError, UpstreamError};
 pub(crate) use request::{OutBody, OutRequest};
-pub(crate) use switched::ProviderEnd;
+pub(crate) use switched::{ProviderEnd, ProviderStream};
 pub(crate) use timeouts::Timeouts;
 
 use answer::Rest;

@@ -1,13 +1,14 @@
 //! One end of a tunnel: a connection that is read and written without ever waiting.
 
 use std::io::{self, Read, Write};
-use std::os::fd::BorrowedFd;
+use std::net::TcpStream;
+use std::sync::Arc;
 
 /// A connection of which every read and write returns at once: `WouldBlock` says that it is to be tried again once the
 /// socket is ready, and so does `Interrupted` of a read.
 pub(crate) trait End: Read + Write {
     /// The socket to wait for.
-    fn socket(&self) -> BorrowedFd<'_>;
+    fn socket(&self) -> &Arc<TcpStream>;
 
     /// True if a read yields something that is no longer in the socket: bytes, or the end.
     fn holds_bytes(&self) -> bool;

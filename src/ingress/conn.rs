@@ -22,6 +22,7 @@ use crate::ingress::live::{ByteCounter, LiveConnection};
 use crate::ingress::other_protocol;
 use crate::ingress::service::{After, Request, Service};
 use crate::ingress::switch::Switch;
+use crate::ingress::tunnels::Tunnel;
 use crate::spare::BUFFER_BYTES;
 
 /// The most bytes of an unread body that are read and dropped to keep the connection.
@@ -41,24 +42,24 @@ pub enum ConnectionEnd {
     Over,
     /// The connection gave way to another before its client got an answer. Its request may have been read.
     GaveWay(Option<Box<RequestHead>>),
+    /// It goes on as a WebSocket.
+    Tunnel(Box<dyn Tunnel>, LiveConnection),
 }
 
 /// Serves the connection until it ends.
 pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> ConnectionEnd {
     let Guest { stream, entry, read } = guest;
-    let (stream, entry) = (&stream, &entry);
-    let _counted = CountedService::new(service);
     // If an option can't be set, the connection is still served.
     let _ = stream.set_nodelay(true);
     let _ = stream.set_write_timeout(Some(limits.idle));
     entry.bytes().add_received(read.len());
     let mut input = Input::new(stream.clone(), entry.byte_counter(), read, limits.client_idle);
     loop {
-        match next_request(&mut input, limits, service, entry) {
+        match next_request(&mut input, limits, service, &entry) {
             Then::Next => {}
             Then::Close => break,
             Then::Linger => {
-                linger(&mut input, entry);
+                linger(&mut input, &entry);
                 break;
             }
             Then::Reset => {
@@ -67,25 +68,10 @@ pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> Connection
                 break;
             }
             Then::GiveWay(head) => return ConnectionEnd::GaveWay(head),
+            Then::Tunnel(tunnel) => return ConnectionEnd::Tunnel(tunnel, entry),
         }
     }
     ConnectionEnd::Over
-}
-
-/// Tells of a connection that is open while this lives.
-struct CountedService<'a>(&'a dyn Service);
-
-impl<'a> CountedService<'a> {
-    fn new(service: &'a dyn Service) -> Self {
-        service.connections_changed(1);
-        Self(service)
-    }
-}
-
-impl Drop for CountedService<'_> {
-    fn drop(&mut self) {
-        self.0.connections_changed(-1);
-    }
 }
 
 /// The connection's fate after a request.
@@ -98,6 +84,8 @@ enum Then {
     Reset,
     /// Another connection has the slot. The client of this one is still to be told.
     GiveWay(Option<Box<RequestHead>>),
+    /// Go on as a WebSocket.
+    Tunnel(Box<dyn Tunnel>),
 }
 
 fn next_request(
@@ -127,8 +115,9 @@ fn next_request(
     }
     input.silence_max = limits.client_idle;
     // After the handshake of a WebSocket comes no other request, whatever the answer.
-    let switch =
-        websocket::is_asked(&head.headers).then(|| Switch::new(&stream, entry, input.take_held()));
+    let mut tunnel = None;
+    let switch = websocket::is_asked(&head.headers)
+        .then(|| Switch::new(&stream, entry, input.take_held(), &mut tunnel));
     let mut body = ClientBody::new(input, &head, limits.max_body_bytes);
     let request = Request {
         head: &head,
@@ -139,7 +128,10 @@ fn next_request(
         switch,
     };
     let after = service.serve(request, &mut out);
-    after_response(after, &head, body)
+    match tunnel {
+        Some(tunnel) => Then::Tunnel(tunnel),
+        None => after_response(after, &head, body),
+    }
 }
 
 /// Answers what is no head. What is not even HTTP/1 could make nothing of the answer.

@@ -66,7 +66,7 @@ pub(crate) fn start(
     let poller = Poller::new()?;
     poller.add(&wake, WAKE_ID, Interest::Read)?;
     let door = Door { words, wake: wake.clone() };
-    let hosting = Hosting { limits, service, door: door.clone() };
+    let hosting = Hosting { limits, service, door: door.clone(), seats: pool.seats() };
     let keeper = DoorThread {
         inbox,
         wake,

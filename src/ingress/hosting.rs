@@ -7,9 +7,9 @@ use crossbeam_channel::Sender;
 
 use crate::config::Limits;
 use crate::http::message::RequestHead;
-use crate::ingress::conn;
+use crate::ingress::conn::{self, ConnectionEnd};
 use crate::ingress::guest::{Guest, Offer};
-use crate::ingress::pool::Job;
+use crate::ingress::pool::{Job, Seats};
 use crate::ingress::service::Service;
 use crate::platform::Wake;
 
@@ -22,6 +22,8 @@ pub(crate) struct Hosting {
     pub service: Arc<dyn Service>,
     /// The destination of a connection that gives way to another.
     pub door: Door,
+    /// The places of connections that become WebSockets.
+    pub seats: Seats,
 }
 
 impl Hosting {
@@ -30,13 +32,35 @@ impl Hosting {
         let hosting = self.clone();
         Box::new(move || {
             let Some(guest) = offer.take() else { return };
+            let counted = CountedService::new(hosting.service.clone());
             let stream = guest.stream.clone();
-            if let conn::ConnectionEnd::GaveWay(head) =
-                conn::serve(guest, &hosting.limits, &*hosting.service)
-            {
-                hosting.door.say(Word::GaveWay(stream, head));
+            match conn::serve(guest, &hosting.limits, &*hosting.service) {
+                ConnectionEnd::Over => {}
+                ConnectionEnd::GaveWay(head) => {
+                    drop(counted);
+                    hosting.door.say(Word::GaveWay(stream, head));
+                }
+                ConnectionEnd::Tunnel(tunnel, entry) => {
+                    entry.carry(tunnel, (counted, hosting.seats.take()));
+                }
             }
         })
+    }
+}
+
+/// Tells of a connection that is open while this lives.
+struct CountedService(Arc<dyn Service>);
+
+impl CountedService {
+    fn new(service: Arc<dyn Service>) -> Self {
+        service.connections_changed(1);
+        Self(service)
+    }
+}
+
+impl Drop for CountedService {
+    fn drop(&mut self) {
+        self.0.connections_changed(-1);
     }
 }
 

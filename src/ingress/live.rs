@@ -13,8 +13,8 @@ use socket2::SockRef;
 
 use crate::clock::Deadline;
 use crate::ingress::tally::{ByteCounts, ConnectionTally, ListenerCounts, ListenerTally};
+use crate::ingress::tunnels::{Tunnel, Tunnels};
 use crate::liveness::has_event;
-use crate::platform::Wake;
 
 /// All open connections.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Live {
     next_wait: AtomicU64,
     state: Mutex<LiveState>,
     changed: Condvar,
+    /// Carries those that have become WebSockets.
+    tunnels: Tunnels,
 }
 
 /// Tells connections apart, for as long as the proxy runs.
@@ -34,10 +36,6 @@ struct LiveState {
     next_id: ConnectionId,
     open: HashMap<ConnectionId, Arc<Open>>,
     by_origin: HashMap<PeerNetwork, usize>,
-    /// Becomes readable when tunnels are to end; made for the first of them.
-    tunnels_end: Option<Arc<Wake>>,
-    /// Tunnels are to end.
-    have_tunnels_ended: bool,
 }
 
 #[derive(Debug)]
@@ -77,7 +75,7 @@ const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The time in which a tunnel takes leave of both ends once it is to end.
 pub(crate) const FAREWELL_MAX: Duration = Duration::from_secs(2);
-/// The time after that in which its worker is done with it.
+/// The time after that in which its thread is done with it.
 const FAREWELL_SLACK: Duration = Duration::from_millis(500);
 
 /// The unit that shares a part of the pool: an IPv4 address, or the /64 that an IPv6 host commonly has to itself.
@@ -180,9 +178,9 @@ impl Live {
         close(&state, |open| open.is_idle() && !open.is_new());
         let state = self.wait_for_none(state, first_requests);
         close(&state, Open::is_idle);
-        let mut state = self.wait_for_none(state, deadline);
+        let state = self.wait_for_none(state, deadline);
         let cut = cut_off(&state, |open| !open.is_tunnel());
-        state.end_tunnels();
+        self.tunnels.take_leave();
         let farewell = Deadline::after(FAREWELL_MAX + FAREWELL_SLACK);
         let state =
             self.wait_while(state, farewell, |open| open.values().any(|one| one.is_tunnel()));
@@ -211,29 +209,6 @@ impl Live {
                 .0;
         }
         state
-    }
-}
-
-impl LiveState {
-    /// The descriptor that becomes readable when tunnels are to end.
-    fn tunnels_end(&mut self) -> io::Result<Arc<Wake>> {
-        if let Some(made) = &self.tunnels_end {
-            return Ok(made.clone());
-        }
-        let made = Arc::new(Wake::new()?);
-        self.tunnels_end = Some(made.clone());
-        if self.have_tunnels_ended {
-            self.end_tunnels();
-        }
-        Ok(made)
-    }
-
-    fn end_tunnels(&mut self) {
-        self.have_tunnels_ended = true;
-        if let Some(made) = &self.tunnels_end {
-            // Nobody clears it, so it stays readable.
-            made.ring();
-        }
     }
 }
 
@@ -311,11 +286,17 @@ impl LiveConnection {
         wait != GAVE_WAY && (wait == SERVING || self.open.exchange(wait, SERVING))
     }
 
-    /// Notes that the connection becomes a tunnel; returns what becomes readable when the tunnel is to end.
-    pub(crate) fn become_tunnel(&self) -> io::Result<Arc<Wake>> {
-        let tunnels_end = self.live.state().tunnels_end()?;
+    /// Notes that the connection becomes a tunnel. Fails if there is no thread for tunnels, and none can be made.
+    pub(crate) fn become_tunnel(&self) -> io::Result<()> {
+        self.live.tunnels.start()?;
         self.open.is_tunnel.store(true, Ordering::SeqCst);
-        Ok(tunnels_end)
+        Ok(())
+    }
+
+    /// Lets the thread of tunnels carry the one that it has become, at whose end `rest` is dropped too.
+    pub(super) fn carry(self, tunnel: Box<dyn Tunnel>, rest: impl Send + 'static) {
+        let live = self.live.clone();
+        live.tunnels.carry(tunnel, Box::new((self, rest)));
     }
 
     /// True if no request has been read from it.

@@ -32,10 +32,21 @@ pub(crate) struct Pool {
     idle_max: Duration,
 }
 
-/// Counts a worker while it lives, however it ends.
-struct ThreadCount(Arc<AtomicUsize>);
+/// Counts a worker while it lives, however it ends, or a connection that has left its worker.
+pub(crate) struct Seat(Arc<AtomicUsize>);
 
-impl Drop for ThreadCount {
+/// Makes seats for connections that leave their workers, and yet count among those of the pool.
+#[derive(Clone)]
+pub(crate) struct Seats(Arc<AtomicUsize>);
+
+impl Seats {
+    pub(crate) fn take(&self) -> Seat {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Seat(self.0.clone())
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -57,6 +68,11 @@ impl Pool {
         }
     }
 
+    /// The seats of connections without a worker.
+    pub(crate) fn seats(&self) -> Seats {
+        Seats(self.workers.clone())
+    }
+
     /// Gives `job` to a waiting worker, or to a new one. With neither, the job and its values are dropped, and the
     /// error gives the reason: `WouldBlock` for a full pool.
     pub(crate) fn run(&self, job: Job) -> io::Result<()> {
@@ -69,7 +85,7 @@ impl Pool {
             Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
         };
         let count = self.workers.fetch_add(1, Ordering::SeqCst);
-        let counted = ThreadCount(self.workers.clone());
+        let counted = Seat(self.workers.clone());
         if count >= self.workers_max {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -96,6 +112,10 @@ impl Pool {
 
     fn next_job(&self) -> Option<Job> {
         self.promised.try_recv().ok().or_else(|| {
+            if self.workers.load(Ordering::SeqCst) > self.workers_max {
+                // A connection that left its worker has this one's place.
+                return None;
+            }
             select! {
                 recv(self.promised) -> job => job.ok(),
                 recv(self.waiting) -> job => job.ok(),
@@ -180,6 +200,46 @@ mod tests {
         pool.run(Box::new(|| panic!("on purpose"))).unwrap();
         run_once_free(&pool);
         assert_eq!(pool.workers.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_connection_that_left_its_worker_has_its_place() {
+        let pool = Pool::new(2, PATIENCE);
+        let (began, beginnings) = bounded(9);
+        let seats = pool.seats();
+        let (left, leaves) = bounded(1);
+        let leave = move || left.send(seats.take()).unwrap();
+        pool.run(Box::new(leave)).unwrap();
+        let seat = leaves.recv_timeout(PATIENCE).unwrap();
+        // Its worker is about to wait for its next job.
+        let release_first = loop {
+            let (first, release) = held_job(&began);
+            if pool.run(first).is_ok() {
+                break release;
+            }
+            std::thread::yield_now();
+        };
+        beginnings.recv_timeout(PATIENCE).unwrap();
+        let (second, _release_second) = held_job(&began);
+        assert_eq!(pool.run(second).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(seat);
+        let (second, _release_second) = held_job(&began);
+        pool.run(second).unwrap();
+        beginnings.recv_timeout(PATIENCE).unwrap();
+        drop(release_first);
+    }
+
+    #[test]
+    fn a_worker_too_many_ends() {
+        let pool = Pool::new(1, PATIENCE);
+        let seats = pool.seats();
+        let (done, ends) = bounded(1);
+        let leave = move || done.send(seats.take()).unwrap();
+        pool.run(Box::new(leave)).unwrap();
+        let _seat = ends.recv_timeout(PATIENCE).unwrap();
+        while pool.workers.load(Ordering::SeqCst) > 1 {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -2,30 +2,31 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::net::{RecvFlags, recv, send};
 
 use crate::http::end::End;
 use crate::ingress::live::{ByteCounter, LiveConnection};
-use crate::platform::{self, Wake};
+use crate::ingress::tunnels::Tunnel;
+use crate::platform;
 
 /// The connection of a request that may become a tunnel.
 pub struct Switch<'a> {
     stream: &'a Arc<TcpStream>,
     entry: &'a LiveConnection,
     early: Vec<u8>,
+    place: &'a mut Option<Box<dyn Tunnel>>,
 }
 
 /// The client's end of a tunnel.
-pub(crate) struct ClientEnd {
+pub(crate) struct ClientEnd<'a> {
     /// The connection.
     pub stream: ClientStream,
     /// The bytes that came right behind the request.
     pub early: Vec<u8>,
-    /// Becomes readable when the tunnel is to end.
-    pub stop: Arc<Wake>,
+    /// The place of the tunnel: what is put there goes on after the request.
+    pub place: &'a mut Option<Box<dyn Tunnel>>,
 }
 
 /// A client's socket, of which no read and no write waits.
@@ -36,20 +37,21 @@ pub(crate) struct ClientStream {
 }
 
 impl<'a> Switch<'a> {
-    /// The connection `stream`, after whose request the `early` bytes came.
+    /// The connection `stream`, after whose request the `early` bytes came. A tunnel is put in `place`.
     pub(super) fn new(
         stream: &'a Arc<TcpStream>,
         entry: &'a LiveConnection,
         early: Vec<u8>,
+        place: &'a mut Option<Box<dyn Tunnel>>,
     ) -> Self {
-        Self { stream, entry, early }
+        Self { stream, entry, early, place }
     }
 
     /// Makes it the client's end of a tunnel. A stop then lets the tunnel take leave.
-    pub(crate) fn open(self) -> io::Result<ClientEnd> {
-        let stop = self.entry.become_tunnel()?;
+    pub(crate) fn open(self) -> io::Result<ClientEnd<'a>> {
+        self.entry.become_tunnel()?;
         let stream = ClientStream { stream: self.stream.clone(), bytes: self.entry.byte_counter() };
-        Ok(ClientEnd { stream, early: self.early, stop })
+        Ok(ClientEnd { stream, early: self.early, place: self.place })
     }
 }
 
@@ -74,8 +76,8 @@ impl Write for ClientStream {
 }
 
 impl End for ClientStream {
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+    fn socket(&self) -> &Arc<TcpStream> {
+        &self.stream
     }
 
     fn holds_bytes(&self) -> bool {

@@ -99,9 +99,12 @@ fn flags(interest: Interest) -> EventFlags {
     match interest {
         Interest::Read => EventFlags::IN,
         Interest::Write => EventFlags::OUT,
+        Interest::Both => EventFlags::IN | EventFlags::OUT,
         Interest::Changes => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
         // One that has already left is told at once.
         Interest::Departure => EventFlags::RDHUP | EventFlags::ONESHOT,
+        // It is told unasked.
+        Interest::End => EventFlags::ONESHOT,
     }
 }
 

@@ -12,20 +12,24 @@ pub(crate) struct PeerProcess {
 
 /// The events of a socket that a `Poller` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interest {
+pub enum Interest {
     /// It can be read; told again until it has been.
     Read,
     /// It can be written; told again until it has been.
     Write,
+    /// It can be read or written; told again until it has been.
+    Both,
     /// Each change; told once.
     Changes,
     /// Its other end sends no more; told once.
     Departure,
+    /// The connection breaks, or has ended in both directions; told once.
+    End,
 }
 
 /// The state of a socket, as a `Poller` tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Readiness {
+pub struct Readiness {
     /// A read would not wait.
     pub read: bool,
     /// A write would not wait.

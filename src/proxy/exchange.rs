@@ -14,6 +14,7 @@ use crate::proxy::api::api_of;
 use crate::proxy::body::Wanted;
 use crate::proxy::choice::{Candidate, Queue, Sharing};
 use crate::proxy::cut::Cut;
+use crate::proxy::ended::{self, Concerned};
 use crate::proxy::failover::{choose, forward};
 use crate::proxy::incoming::{CountingReader, Progress};
 use crate::proxy::model_rights::take_checked;
@@ -59,7 +60,8 @@ impl Service for Proxy {
             }
             Err(Stop::Refused(_)) => Some(Cut::BrokeOff.in_words()),
             Err(Stop::UpstreamCut(cut)) => Some(cut.in_words()),
-            Err(Stop::TunnelEnded(why)) => Some(why),
+            // It reports its own end.
+            Err(Stop::IsTunnel) => return After::Close,
         };
         let sent_bytes = reply.sent_bytes();
         let after = if cut.is_some() { After::Abort } else { reply.finish() };
@@ -232,11 +234,11 @@ fn report(
         refused: record.refused.map(Code::as_str),
         cut,
     };
-    let provider = record.provider.map(|one| (one.config.name.as_str(), &one.metrics));
-    proxy.metrics.observe(provider, summary.status, summary.first_byte, summary.total);
-    if let Some(key) = record.key {
-        proxy.metrics.observe_key(&key.rights.name, &key.metrics, summary.status);
-    }
+    let concerned = Concerned {
+        provider: record.provider.map(|one| &one.metrics),
+        key: record.key.map(|one| &one.metrics),
+    };
     // Supervisors request pages every few seconds; a refused one is of interest.
-    summary.log(if record.is_page { Level::Debug } else { Level::Info });
+    let level = if record.is_page { Level::Debug } else { Level::Info };
+    ended::report(&proxy.metrics, concerned, &summary, level);
 }

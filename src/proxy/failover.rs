@@ -160,7 +160,15 @@ pub(super) fn forward<'p>(
             }
             Ok(answered) if answered.answer.head.status == 101 => {
                 drop((renamed, body));
-                return tunnel::carry(proxy, request, answered, reply, record, stopwatch);
+                let provider = candidate.provider;
+                return tunnel::open(
+                    proxy,
+                    request,
+                    (provider, answered),
+                    reply,
+                    record,
+                    stopwatch,
+                );
             }
             Ok(mut answered) => {
                 begin(proxy, request.head, &mut answered, reply, record, stopwatch);

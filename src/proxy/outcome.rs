@@ -18,8 +18,8 @@ pub(super) enum Stop {
     ClientGone,
     /// The upstream broke off in the middle of the body, or was silent for too long.
     UpstreamCut(Cut),
-    /// A WebSocket was ended for this reason.
-    TunnelEnded(&'static str),
+    /// The connection goes on as a WebSocket.
+    IsTunnel,
 }
 
 impl Stop {

@@ -170,18 +170,27 @@ pub struct TunnelCounts {
     rests_until_ms: AtomicU64,
 }
 
-/// Counts a WebSocket as open while it lives.
+/// Counts a WebSocket as open, and as in flight, while it lives.
 #[derive(Debug)]
-pub(crate) struct OpenTunnel<'a>(pub &'a TunnelCounts);
+pub(crate) struct OpenTunnel(Arc<Counts>);
 
-impl TunnelCounts {
-    /// Counts one in.
-    pub(crate) fn open(&self) -> OpenTunnel<'_> {
-        self.total.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
-        OpenTunnel(self)
+impl OpenTunnel {
+    /// Counts one in, whose request counted so far.
+    pub(crate) fn of(counts: &Arc<Counts>, request: InFlight<'_>) -> Self {
+        counts.tunnels.total.fetch_add(1, Ordering::Relaxed);
+        counts.tunnels.open.fetch_add(1, Ordering::Relaxed);
+        // The tunnel counts in its place.
+        std::mem::forget(request);
+        Self(counts.clone())
     }
 
+    /// All counts of the provider.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.0
+    }
+}
+
+impl TunnelCounts {
     /// Those that are open, and the requests for one.
     pub(crate) fn entered(&self) -> u64 {
         self.entered.load(Ordering::Relaxed)
@@ -222,9 +231,10 @@ impl TunnelCounts {
     }
 }
 
-impl Drop for OpenTunnel<'_> {
+impl Drop for OpenTunnel {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.tunnels.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.leave(true);
     }
 }
 
@@ -259,6 +269,13 @@ impl Counts {
         Some(in_flight)
     }
 
+    fn leave(&self, is_for_websocket: bool) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if is_for_websocket {
+            self.tunnels.entered.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Records that a request has its credential, and is about to be sent.
     pub fn begun(&self) {
         self.total.fetch_add(1, Ordering::Relaxed);
@@ -272,10 +289,7 @@ impl Counts {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if self.is_for_websocket {
-            self.counts.tunnels.entered.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.counts.leave(self.is_for_websocket);
     }
 }
 

@@ -85,11 +85,6 @@ impl<'a> Reply<'a> {
         self.sent_bytes
     }
 
-    /// Counts bytes that were sent after the connection left HTTP.
-    pub(crate) fn add_sent(&mut self, bytes: u64) {
-        self.sent_bytes += bytes;
-    }
-
     /// Begins with `head`, which has no hop-by-hop fields; this sets the fields of the framing.
     pub fn begin(&mut self, head: &ResponseHead, length: AnswerLength) {
         let framing = match (length, self.version) {

@@ -356,7 +356,7 @@ mod tests {
                 // Loopback: the packet comes in on the processor that sends it.
                 on(answers, || peer.write_all(b"x").unwrap());
                 on(reads, || {
-                    wire.socket().read_exact(&mut [0]).unwrap();
+                    (&**wire.socket()).read_exact(&mut [0]).unwrap();
                     idle.put(wire);
                 });
                 let taken = on(last, || idle.take()).unwrap();

@@ -42,7 +42,7 @@ impl Socket {
     }
 
     /// The connection itself.
-    pub(super) fn stream(&self) -> &TcpStream {
+    pub(super) fn stream(&self) -> &Arc<TcpStream> {
         &self.stream
     }
 

@@ -1,7 +1,8 @@
 //! A provider's connection that left HTTP: one end of a tunnel.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::http::buffer::Buffer;
@@ -47,8 +48,8 @@ impl Write for ProviderStream {
 }
 
 impl End for ProviderStream {
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.0.socket().as_fd()
+    fn socket(&self) -> &Arc<TcpStream> {
+        self.0.socket()
     }
 
     fn holds_bytes(&self) -> bool {

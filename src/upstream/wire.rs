@@ -42,7 +42,7 @@ pub(super) struct Tls {
 
 impl Wire {
     /// The socket under it all, to wait for.
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub(super) fn socket(&self) -> &Arc<TcpStream> {
         match self {
             Self::Plain(socket) => socket.stream(),
             Self::Tls(tls) => tls.lower.socket(),

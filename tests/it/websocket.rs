@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use crossbeam_channel::{Receiver, bounded};
 use evertoken::testing::{Clock, Moment, Timestamp};
 
+use crate::support::binary::Binary;
 use crate::support::client::{Client, get};
 use crate::support::eventually;
 use crate::support::peer::{Conversation, Peer, answer};
@@ -730,4 +731,33 @@ fn a_websocket_over_a_unix_socket() {
     echoes(&mut client, HELLO);
     client.half_close();
     assert!(client.is_closed());
+}
+
+/// Each kept the stack of its worker, 20 KB, for as long as it was open.
+#[test]
+fn an_open_websocket_keeps_no_thread() {
+    let peer = echoing();
+    let folder = tempfile::tempdir().unwrap();
+    let url = peer.url();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state}}\nproviders: [{{name: P, type: openai, base_url: '{url}', auth_value: a}}]\n"
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let program = Binary::start(folder.path(), &["run"], &[]);
+    let threads =
+        || std::fs::read_dir(format!("/proc/{}/task", program.id())).expect("it runs").count();
+    let address = program.address();
+    let mut all = Vec::new();
+    for _ in 0..40 {
+        let mut client = Client::connect(address);
+        client.send(handshake("/", ""));
+        assert_eq!(client.head().status, 101);
+        echoes(&mut client, HELLO);
+        all.push(client);
+    }
+    let most = threads();
+    assert!(most < 20, "{most} threads");
+    for client in &mut all {
+        echoes(client, HELLO);
+    }
 }

@@ -186,12 +186,14 @@ impl Watched {
         match self.interest {
             Interest::Read => flags |= PollFlags::IN,
             Interest::Write => flags |= PollFlags::OUT,
+            Interest::Both => flags |= PollFlags::IN | PollFlags::OUT,
             Interest::Changes => {
                 flags.set(PollFlags::IN, self.to_read);
                 flags.set(PollFlags::OUT, self.to_write);
             }
             Interest::Departure if self.has_bytes => flags = DEPARTURE_BEHIND_BYTES,
             Interest::Departure => flags = DEPARTURE,
+            Interest::End => {}
         }
         flags
     }
@@ -205,12 +207,13 @@ impl Watched {
             has_ended,
         };
         match self.interest {
-            Interest::Read | Interest::Write => {}
+            Interest::Read | Interest::Write | Interest::Both => {}
             Interest::Changes => {
                 self.to_read &= !told.read;
                 self.to_write &= !told.write;
                 self.is_over = has_ended;
             }
+            Interest::End => self.is_over = has_ended,
             Interest::Departure => {
                 self.is_over = has_left(socket, events);
                 self.has_bytes |= told.read;

@@ -229,7 +229,8 @@ impl Direction {
 mod tests {
     use std::collections::VecDeque;
     use std::io::{Read, Write};
-    use std::os::fd::{AsFd, BorrowedFd};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
 
     use super::*;
     use crate::http::websocket::frames::going_away;
@@ -241,7 +242,7 @@ mod tests {
         taken: Vec<u8>,
         has_ended: bool,
         is_broken: bool,
-        socket: std::net::UdpSocket,
+        socket: Arc<TcpStream>,
     }
 
     impl Fake {
@@ -252,9 +253,14 @@ mod tests {
                 taken: Vec::new(),
                 has_ended: false,
                 is_broken: false,
-                socket: std::net::UdpSocket::bind("127.0.0.1:0").unwrap(),
+                socket: unused_socket(),
             }
         }
+    }
+
+    fn unused_socket() -> Arc<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap())
     }
 
     impl Read for Fake {
@@ -295,8 +301,8 @@ mod tests {
     }
 
     impl End for Fake {
-        fn socket(&self) -> BorrowedFd<'_> {
-            self.socket.as_fd()
+        fn socket(&self) -> &Arc<TcpStream> {
+            &self.socket
         }
 
         fn holds_bytes(&self) -> bool {
