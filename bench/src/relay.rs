@@ -94,6 +94,22 @@ fn relay(mut client: TcpStream, mut upstream: impl Read + Write) -> io::Result<(
 fn sized(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    let (_, length) = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
     Some((end + length.parse::<usize>().ok()?).saturating_sub(bytes.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// nginx's own spelling was not known, so the relay waited for more, and answered one request in a second.
+    #[test]
+    fn the_length_of_an_answer_is_found_however_it_is_spelled() {
+        for name in ["content-length", "Content-Length"] {
+            let answer = format!("HTTP/1.1 200 OK\r\nServer: x\r\n{name}: 5\r\n\r\nab");
+            assert_eq!(sized(answer.as_bytes()), Some(3), "{name}");
+        }
+        assert_eq!(sized(b"HTTP/1.1 200 OK\r\n\r\nab"), None);
+    }
 }
