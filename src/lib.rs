@@ -42,6 +42,7 @@ mod signing;
 mod spare;
 mod status;
 mod supervisor;
+mod swar;
 pub mod testing;
 mod thread;
 mod tls;

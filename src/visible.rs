@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::swar::is_printable_ascii;
+
 /// True for a character that can't be seen, changes the order of those around it, or ends a line without being a control
 /// character.
 pub(crate) fn is_unseen(one: char) -> bool {
@@ -23,9 +25,8 @@ pub(crate) fn is_unseen(one: char) -> bool {
 /// `text` with control characters, and those that can't be seen, escaped: `\n`, `\u{202e}`.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     let is_odd = |one: char| one.is_control() || is_unseen(one);
-    // Most texts are ASCII. Without an early end, several bytes are looked at together.
-    let is_plain = text.bytes().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
-    if is_plain || !text.contains(is_odd) {
+    // Most texts are ASCII.
+    if is_printable_ascii(text.as_bytes()) || !text.contains(is_odd) {
         return text.into();
     }
     let mut shown = String::with_capacity(text.len());

@@ -3,12 +3,7 @@
 //! Every byte of every head is looked at here. Eight of them in one number cost little more than one: a subtraction from
 //! all of them sets the highest bit of those that are too small.
 
-/// The bytes that are looked at together.
-const STEP: usize = size_of::<u64>();
-/// A byte for each of them, to be multiplied.
-const ONES: u64 = u64::from_le_bytes([1; STEP]);
-/// The highest bit of each.
-const HIGH: u64 = ONES * 0x80;
+use crate::swar::{HIGH, ONES, STEP};
 
 /// The number of bytes at the start of `bytes` that may stand anywhere within a line of a head: none that ends one,
 /// and no control byte but the tab (RFC 9110 §5.5).

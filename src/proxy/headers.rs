@@ -9,6 +9,7 @@ use crate::http::selected::Selected;
 use crate::http::websocket::PROTOCOL_FIELD;
 use crate::proxy::inbound_keys::{self, CREDENTIAL_FIELDS};
 use crate::secret::Secret;
+use crate::swar::is_same_but_for_case;
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1), or to a proxy's own authentication.
 const HOP_BY_HOP: [&str; 10] = [
@@ -56,8 +57,8 @@ impl HopByHop {
     }
 
     fn lists(&self, name: &[u8]) -> bool {
-        HOP_BY_HOP.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
-            || self.others.iter().any(|other| other.eq_ignore_ascii_case(name))
+        HOP_BY_HOP.iter().any(|own| is_same_but_for_case(name, own.as_bytes()))
+            || self.others.iter().any(|other| is_same_but_for_case(other, name))
     }
 }
 
@@ -89,7 +90,7 @@ impl OutgoingFields<'_> {
     fn take_keys_out_of_protocols(&mut self, keys: &[Secret], passthrough: bool) {
         let own = &mut self.own;
         self.passed_on.retain(|name, value| {
-            let is_list = name.eq_ignore_ascii_case(PROTOCOL_FIELD.as_bytes());
+            let is_list = is_same_but_for_case(name, PROTOCOL_FIELD.as_bytes());
             if is_list
                 && let Some(left) = inbound_keys::protocols_without_keys(value, keys, passthrough)
             {
@@ -105,7 +106,7 @@ impl OutgoingFields<'_> {
         self.passed_on.retain(|name, value| {
             let holds = inbound_keys::holds(value, keys) || inbound_keys::holds(name, keys);
             if holds
-                && name.eq_ignore_ascii_case(b"cookie")
+                && is_same_but_for_case(name, b"cookie")
                 && let Some(cookies) = inbound_keys::without_keys(value, keys)
             {
                 own.push(name, cookies);
@@ -143,7 +144,7 @@ pub(crate) fn to_upstream<'a>(
     let passthrough = matches!(provider.credential, Credential::Passthrough);
     let hop_by_hop = HopByHop::of(headers);
     let crosses = |name: &[u8], _: &[u8]| {
-        let is = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
+        let is = |other: &&str| is_same_but_for_case(name, other.as_bytes());
         let is_own = || OURS.iter().any(is) || !passthrough && CREDENTIAL_FIELDS.iter().any(is);
         !(hop_by_hop.holds(name) || OWN_FILTER.may_hold(name) && is_own())
     };
@@ -181,7 +182,7 @@ pub(crate) fn to_upstream<'a>(
 /// The client's members of the list, followed by the members of `configured` that it lacks.
 fn merged(passed_on: &Selected<'_>, name: &str, configured: &str) -> String {
     let mut lists = Headers::new();
-    let is_called = |(own, _): &(&[u8], &[u8])| own.eq_ignore_ascii_case(name.as_bytes());
+    let is_called = |(own, _): &(&[u8], &[u8])| is_same_but_for_case(own, name.as_bytes());
     for (own, value) in passed_on.iter().filter(is_called) {
         lists.push(own, value);
     }

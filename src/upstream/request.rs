@@ -7,6 +7,7 @@ use crate::http::head::encode;
 use crate::http::message::Headers;
 use crate::http::octets::{is_name, is_value};
 use crate::http::selected::Selected;
+use crate::swar::is_printable_ascii;
 use crate::upstream::origin::Origin;
 
 /// A request to send.
@@ -44,7 +45,9 @@ pub(super) fn write_head(
     request: &OutRequest<'_>,
     body: &OutBody<'_>,
 ) -> Result<(), &'static str> {
-    let visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    let visible = |text: &str| {
+        is_printable_ascii(text.as_bytes()) && memchr::memchr(b' ', text.as_bytes()).is_none()
+    };
     if !is_name(request.method.as_bytes()) {
         return Err("its method is invalid");
     }

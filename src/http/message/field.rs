@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::swar::is_same_but_for_case;
+
 /// The places of a field's name and value in the text.
 #[derive(Clone, Debug)]
 pub(super) struct Field {
@@ -15,9 +17,9 @@ impl Field {
     /// True if it is called `name`, whatever its case.
     #[inline]
     pub(super) fn is_called(&self, name: &[u8], text: &[u8]) -> bool {
-        // Names of another length, as most are, need no comparison.
+        // Names of another length, as most are, need no look at the text.
         (self.name.end - self.name.start) as usize == name.len()
-            && self.name.of(text).eq_ignore_ascii_case(name)
+            && is_same_but_for_case(self.name.of(text), name)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::http::head::encode;
 use crate::http::message::field::{Field, Span};
 use crate::http::message::memory::{self, Memory};
 use crate::http::name_filter::NameFilter;
+use crate::swar::is_same_but_for_case;
 
 /// Header fields in the order they came, names as written.
 ///
@@ -184,7 +185,7 @@ impl Headers {
     /// Removes every field called `name`.
     pub fn remove(&mut self, name: &str) {
         if self.names.may_hold(name.as_bytes()) {
-            self.retain(|own, _| !own.eq_ignore_ascii_case(name.as_bytes()));
+            self.retain(|own, _| !is_same_but_for_case(own, name.as_bytes()));
         }
     }
 
@@ -243,7 +244,7 @@ impl Headers {
 
     /// True if the list in the fields called `name` contains `member`, whatever its case.
     pub fn list_contains(&self, name: &str, member: &str) -> bool {
-        let is = |own: &[u8]| own.eq_ignore_ascii_case(member.as_bytes());
+        let is = |own: &[u8]| is_same_but_for_case(own, member.as_bytes());
         // Most lists have one member.
         let holds = |value: &[u8]| match memchr(b',', value) {
             None => is(value.trim_ascii()),
