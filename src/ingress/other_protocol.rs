@@ -8,6 +8,7 @@ use std::time::Duration;
 use log::info;
 
 use crate::clock::Stopwatch;
+use crate::peer;
 
 /// The time between two log lines about one protocol.
 const SAID_EVERY: Duration = Duration::from_mins(1);
@@ -55,26 +56,37 @@ fn say_once(said: &Said, client: &TcpStream, what: &str) {
     let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
     if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
         *said = Some(Stopwatch::start());
-        let from = client.peer_addr().map_or("a client".to_owned(), |from| from.ip().to_string());
+        let from =
+            client.peer_addr().map_or_else(|_| of_unix(client), |from| from.ip().to_string());
         info!("Closed a connection from {from}: {what}");
     }
+}
+
+/// A client without an address: a process, if it came by a unix socket and the system shows it.
+fn of_unix(client: &TcpStream) -> String {
+    let process = peer::of(client).filter(|_| peer::came_by_path(client));
+    process.map_or_else(|| "a client".to_owned(), |process| format!("process {}", process.id))
 }
 
 impl OtherProtocol {
     /// Logs that `stream` is closed because of it; at most once a minute for each protocol.
     pub(crate) fn say(self, stream: &TcpStream) {
         static SAID: [Said; 2] = [const { Said::new(None) }; 2];
-        say_once(&SAID[self as usize], stream, self.what_to_do());
+        say_once(&SAID[self as usize], stream, self.what_to_do(peer::came_by_path(stream)));
     }
 
-    const fn what_to_do(self) -> &'static str {
+    const fn what_to_do(self, is_unix: bool) -> &'static str {
         match self {
+            Self::Tls if is_unix => {
+                "it speaks TLS, and unix sockets take plain HTTP, whatever settings.tls says. Write http:// instead of \
+                 https:// in the client's base URL"
+            }
             Self::Tls => {
                 "it speaks TLS, and this port takes plain HTTP. Write http:// instead of https:// in the \
                  client's base URL, or give evertoken a certificate (settings.tls)"
             }
             Self::Http2 => {
-                "it speaks HTTP/2, and this port takes HTTP/1.1. Turn \"prior knowledge\" (h2c) off in the \
+                "it speaks HTTP/2, and evertoken takes HTTP/1.1. Turn \"prior knowledge\" (h2c) off in the \
                  client, or put a proxy that translates before evertoken"
             }
         }

@@ -273,3 +273,21 @@ fn what_stands_in_the_way_of_a_socket_is_told_and_left_alone() {
         text(&check.stderr)
     );
 }
+
+/// The advice was to set `settings.tls`, which is not for unix sockets.
+#[test]
+fn a_client_that_speaks_tls_to_a_unix_socket_is_told_what_helps() {
+    let folder = configured("'unix:FOLDER/s'");
+    let file = folder.path().join("providers.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("FOLDER", folder.path().to_str().unwrap())).unwrap();
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    running.wait_for("Listening on unix:");
+    let mut client = Client::connect_unix(&folder.path().join("s"));
+    client.send(b"\x16\x03\x01\x00\x05hello");
+    client.rest(&mut Vec::new());
+    let line = running.wait_for("it speaks TLS, and unix sockets take plain HTTP");
+    assert!(!line.contains("give evertoken a certificate"), "{line}");
+    #[cfg(target_os = "linux")]
+    assert!(line.contains(&format!("from process {}", std::process::id())), "{line}");
+}

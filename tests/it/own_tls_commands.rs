@@ -7,6 +7,7 @@ use std::path::Path;
 use rcgen::{ExtendedKeyUsagePurpose, IsCa};
 
 use crate::support::binary::{Binary, run, text};
+use crate::support::client::{Client, get};
 use crate::support::eventually;
 use crate::support::issuer::StrictIssuer;
 use crate::support::own_tls::{Pair, ask};
@@ -147,6 +148,26 @@ fn a_certificate_that_clients_would_refuse_does_not_replace_a_good_one() {
     next.write(folder.path());
     running.wait_for("has a new certificate, which ends at");
     assert!(ask(address, &next.usual(), HEALTHY).is_ok());
+}
+
+
+/// A second line for the same client took the place of one about a real failure.
+#[test]
+fn plain_http_to_a_port_with_tls_is_told_once() {
+    let folder = configured(&Pair::new(), "  port: 0");
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    let address = running.address();
+    let mut plain = Client::connect(address);
+    plain.send(HEALTHY);
+    assert_eq!(plain.answer().status, 400);
+    running.wait_for("it speaks plain HTTP");
+    let mut rubbish = Client::connect(address);
+    rubbish.send(b"\x16\x03\x01\x00\x05rubbish");
+    rubbish.rest(&mut Vec::new());
+    running.wait_for("its TLS handshake failed");
+    let lines = running.lines();
+    let failed: Vec<_> = lines.iter().filter(|line| line.contains("handshake failed")).collect();
+    assert!(failed.len() == 1 && !failed[0].contains("ContentType"), "{lines:?}");
 }
 
 /// certbot and Kubernetes keep the files behind symbolic links, and replace these.

@@ -176,11 +176,11 @@ impl Session {
 
     /// Moves some bytes in each direction; false if none could be moved.
     fn round(&mut self) -> Result<bool, Over> {
-        if let Stage::Leaving(left) = self.stage {
-            return self.drop_rest(left);
-        }
         if self.stage == Stage::New && self.client_ready.read {
             self.look()?;
+        }
+        if let Stage::Leaving(left) = self.stage {
+            return self.drop_rest(left);
         }
         let mut has_moved = self.send()?;
         has_moved |= self.receive()?;
@@ -299,7 +299,10 @@ impl Session {
                 Ok(true)
             }
             Err(Errno::INTR) => Ok(true),
-            Err(Errno::AGAIN) => Ok(false),
+            Err(Errno::AGAIN) => {
+                self.client_ready.read = false;
+                Ok(false)
+            }
             Err(_) => Err(Over),
         }
     }
