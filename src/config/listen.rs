@@ -12,6 +12,8 @@ pub(crate) const ADDRESSES_MAX: usize = 16;
 pub(crate) const UNIX_PATH_MAX_BYTES: usize = 107;
 /// The mode of a socket file: its owner may connect.
 const USUAL_MODE: u32 = 0o600;
+/// All modes, as they are written: the owner may connect, the group too, everybody.
+const MODES: [(&str, u32); 3] = [("600", USUAL_MODE), ("660", 0o660), ("666", 0o666)];
 /// The right forms, for messages.
 const FORMS: &str = "\"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/run/evertoken.sock\"";
 
@@ -118,13 +120,13 @@ fn parse_unix(text: &str) -> Result<ListenAddress, String> {
 }
 
 fn parse_mode(query: &str) -> Result<u32, String> {
-    let mode = query.strip_prefix("mode=").and_then(|digits| {
-        let is_octal = (3..=4).contains(&digits.len())
-            && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
-        u32::from_str_radix(digits, 8).ok().filter(|_| is_octal)
+    let digits = query.strip_prefix("mode=").map(|mode| match mode.len() {
+        4 => mode.strip_prefix('0').unwrap_or(mode),
+        _ => mode,
     });
-    // A socket file has no use for the other bits; its owner needs both of these.
-    mode.filter(|mode| mode & !0o666 == 0 && mode & USUAL_MODE == USUAL_MODE).ok_or_else(|| {
+    // Others would lock out a client that seems to be let in: who connects has to be able to write (unix(7)).
+    let mode = MODES.into_iter().find(|(written, _)| digits == Some(*written));
+    mode.map(|(_, mode)| mode).ok_or_else(|| {
         format!(
             "after '?' stands mode=0600, 0660 or 0666 (who may connect: the owner, the group, all), not \"{}\"",
             query.escape_debug()
@@ -187,6 +189,12 @@ mod tests {
             ("unix:/a?mode=384", "mode=0600"),
             ("unix:/a?mode=66", "mode=0600"),
             ("unix:/a?mode=00600", "mode=0600"),
+            // These were taken: the group could read and not connect, others could connect and the group could not.
+            ("unix:/a?mode=0640", "mode=0600, 0660 or 0666"),
+            ("unix:/a?mode=0620", "mode=0600, 0660 or 0666"),
+            ("unix:/a?mode=0606", "mode=0600, 0660 or 0666"),
+            ("unix:/a?mode=0664", "mode=0600, 0660 or 0666"),
+            ("unix:/a?mode=1660", "mode=0600"),
             ("unix:/a?", "mode=0600"),
             ("unix:/a?user=x", "mode=0600"),
         ] {
