@@ -278,16 +278,21 @@ impl Report {
     /// A summary in a sentence.
     pub(crate) fn summary(&self) -> String {
         let enabled: Vec<_> = self.providers.iter().filter(|one| one.enabled).collect();
-        let fine = enabled.iter().filter(|one| one.is_fine()).count();
-        match (enabled.len(), enabled.len() - fine) {
-            (0, _) => "No provider is enabled".to_owned(),
-            (1, 0) => "The provider is ready".to_owned(),
-            (1, _) => "The provider needs attention".to_owned(),
-            (count, 0) => format!("All {count} providers are ready"),
-            (count, troubled) => {
-                let need = if troubled == 1 { "needs" } else { "need" };
-                format!("{troubled} of {count} providers {need} attention")
-            }
+        let troubled = enabled.iter().filter(|one| !one.is_fine()).count();
+        let waiting = enabled.iter().filter(|one| one.is_fine() && one.waits_for_token()).count();
+        let need = if troubled == 1 { "needs" } else { "need" };
+        let wait = if waiting == 1 { "waits" } else { "wait" };
+        match (enabled.len(), troubled, waiting) {
+            (0, ..) => "No provider is enabled".to_owned(),
+            (1, 0, 0) => "The provider is ready".to_owned(),
+            (1, 0, _) => "The provider waits for its token".to_owned(),
+            (1, ..) => "The provider needs attention".to_owned(),
+            (count, 0, 0) => format!("All {count} providers are ready"),
+            (count, 0, _) => format!("{waiting} of {count} providers {wait} for a token"),
+            (count, _, 0) => format!("{troubled} of {count} providers {need} attention"),
+            (count, ..) => format!(
+                "{troubled} of {count} providers {need} attention, and {waiting} {wait} for a token"
+            ),
         }
     }
 }
@@ -310,6 +315,12 @@ impl ProviderReport {
             && self.warning.is_none()
             && self.login_due().is_none()
             && self.cooldown_until.is_none()
+    }
+
+    /// True if it has no valid token, and one is on its way.
+    fn waits_for_token(&self) -> bool {
+        let left = self.token.as_ref().map(|token| token.expires_in_seconds.unwrap_or(i64::MAX));
+        self.state == State::Refreshing && left.is_none_or(|left| left <= 0)
     }
 
     /// True if a window of its quota is used up that is not that of one model.
@@ -371,11 +382,12 @@ mod tests {
 
     #[test]
     fn a_sentence_for_any_number_of_providers() {
-        let summary = |states: &[(bool, bool)]| {
-            let providers = states.iter().map(|(is_enabled, is_fine)| {
+        let summary = |states: &[(bool, bool, State)]| {
+            let providers = states.iter().map(|(is_enabled, is_fine, state)| {
                 let mut provider = sample("One");
                 provider.enabled = *is_enabled;
                 provider.problem = (!is_fine).then(|| "x".to_owned());
+                provider.state = *state;
                 provider
             });
             let report = Report {
@@ -393,12 +405,36 @@ mod tests {
             };
             report.summary()
         };
-        let (fine, troubled, off) = ((true, true), (true, false), (false, true));
+        let (fine, troubled) = ((true, true, State::Ready), (true, false, State::Failing));
+        let off = (false, true, State::Disabled);
+        // It was counted among those that are ready.
+        let waiting = (true, true, State::Refreshing);
         assert_eq!(summary(&[off]), "No provider is enabled");
         assert_eq!(summary(&[fine, off]), "The provider is ready");
         assert_eq!(summary(&[troubled]), "The provider needs attention");
         assert_eq!(summary(&[fine, fine]), "All 2 providers are ready");
         assert_eq!(summary(&[fine, troubled]), "1 of 2 providers needs attention");
         assert_eq!(summary(&[troubled, troubled]), "2 of 2 providers need attention");
+        assert_eq!(summary(&[waiting]), "The provider waits for its token");
+        assert_eq!(summary(&[fine, waiting]), "1 of 2 providers waits for a token");
+        assert_eq!(summary(&[waiting, waiting]), "2 of 2 providers wait for a token");
+        let both = "1 of 3 providers needs attention, and 2 wait for a token";
+        assert_eq!(summary(&[waiting, troubled, waiting]), both);
+        // A refresh of a token that is still good.
+        let mut refreshing = sample("One");
+        refreshing.state = State::Refreshing;
+        assert!(refreshing.waits_for_token());
+        let token = |left| TokenReport {
+            source: "refresh".into(),
+            obtained_at: None,
+            expires_at: None,
+            expires_in_seconds: left,
+            refresh_due_at: None,
+            generation: 1,
+        };
+        for (left, expected) in [(Some(1), false), (Some(0), true), (None, false)] {
+            refreshing.token = Some(token(left));
+            assert_eq!(refreshing.waits_for_token(), expected, "{left:?}");
+        }
     }
 }
