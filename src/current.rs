@@ -12,14 +12,14 @@ use crate::assemble::{Environment, Load, StartError, access_rules};
 use crate::bookkeeper::Bookkeeper;
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::config::Config;
-use crate::current::changes::what_changed;
+use crate::current::changes::{departed, what_changed};
 use crate::current::parts::Parts;
 use crate::http::message::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::ingress::listeners::Listeners;
 use crate::ingress::{After, Request, Service};
 use crate::proxy::metrics::Metrics;
-use crate::proxy::provider::Provider;
+use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
 use crate::proxy::watchers::Watchers;
 use crate::supervisor::Stage;
@@ -71,6 +71,7 @@ impl Current {
         let providers = parts.providers(&config, None)?;
         let uptime = Stopwatch::start();
         Ok(Arc::new_cyclic(|itself: &Weak<Self>| {
+            let providers = (providers, Vec::new());
             let proxy =
                 new_proxy(config, providers, &mut parts, &listeners, (started_at, uptime), itself);
             Self {
@@ -149,7 +150,8 @@ impl Current {
             parts.providers(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
         notes.extend(parts.listening.needs_restart(&old.settings, &config.settings));
         info!("{}", what_changed(&old.configured(), &config.providers));
-        let times = (self.started_at, self.uptime);
+        let departed = departed(&old, &providers);
+        let (times, providers) = ((self.started_at, self.uptime), (providers, departed));
         let proxy = new_proxy(config, providers, parts, &self.listeners, times, &self.itself);
         let mut in_use: Vec<PostingKey> = proxy.providers.iter().map(|one| one.key).collect();
         in_use.extend(parts.chains.in_use());
@@ -238,7 +240,7 @@ impl Service for Current {
 
 fn new_proxy(
     config: Config,
-    providers: Vec<Arc<Provider>>,
+    (providers, departed): (Vec<Arc<Provider>>, Vec<Weak<Counts>>),
     parts: &mut Parts,
     listeners: &Arc<Listeners>,
     (started_at, uptime): (Timestamp, Stopwatch),
@@ -256,6 +258,7 @@ fn new_proxy(
         settings,
         model_routes,
         providers,
+        departed,
         metrics: parts.metrics.clone(),
         clock: parts.environment.clock.clone(),
         started_at,

@@ -1,6 +1,6 @@
 //! The differences that a reload makes, and the settings that it leaves as they were at the start. Pure.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::assemble::timeouts;
 use crate::config::{self, Config, ListenAddress, OwnTls, Settings};
@@ -48,6 +48,16 @@ pub(super) fn counts_of(
     let before = old.providers.iter().filter(|own| has_slug(&own.config));
     let before = before.max_by_key(|own| own.config.enabled);
     before.map_or_else(Arc::default, |own| own.counts.clone())
+}
+
+/// The counts of providers of `old`, and of those that had left it, that are not those of `providers`.
+pub(super) fn departed(old: &Proxy, providers: &[Arc<Provider>]) -> Vec<Weak<Counts>> {
+    let own = old.providers.iter().map(|one| Arc::downgrade(&one.counts));
+    let is_kept = |one: &Weak<Counts>| {
+        providers.iter().any(|own| Weak::as_ptr(one) == Arc::as_ptr(&own.counts))
+    };
+    let all = own.chain(old.departed.iter().cloned());
+    all.filter(|one| one.strong_count() > 0 && !is_kept(one)).collect()
 }
 
 /// The quota of the account behind `provider`, which continues if the account stays the same, also under another name;

@@ -83,6 +83,8 @@ pub(crate) struct ConfigurationNow {
     pub read_at: Timestamp,
     /// True if no later configuration was refused.
     pub is_last_reload_fine: bool,
+    /// Requests in flight to providers that are no longer in it.
+    pub departed_in_flight: u64,
 }
 
 impl Default for Metrics {
@@ -264,6 +266,7 @@ fn state(
     registered(&now, Gauge::with_opts(build)).set(1.0);
     let in_flight = IntGauge::new("evertoken_requests_in_flight", "Requests under way");
     let in_flight = registered(&now, in_flight);
+    in_flight.set(i64::try_from(configuration.departed_in_flight).unwrap_or(i64::MAX));
     let fine = IntGauge::new(
         "evertoken_config_last_reload_successful",
         "1, or 0 where the last reload failed and an earlier configuration stays in use",

@@ -198,6 +198,7 @@ fn metrics(proxy: &Proxy) -> Page {
     let configuration = ConfigurationNow {
         read_at: proxy.configured_at,
         is_last_reload_fine: proxy.last_reload.failed().is_none(),
+        departed_in_flight: proxy.departed_in_flight(),
     };
     let usage = proxy.usage.as_ref().map(|ledger| ledger.of_run()).unwrap_or_default();
     let dropped = logger::dropped_lines();

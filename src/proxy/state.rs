@@ -1,7 +1,7 @@
 //! The state that all requests share.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::config::{self, ModelRoute, Settings};
@@ -9,7 +9,7 @@ use crate::ingress::listeners::Listeners;
 use crate::proxy::access::Access;
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
-use crate::proxy::provider::Provider;
+use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::rights::Rights;
 use crate::proxy::route::Table;
 use crate::proxy::watchers::Watchers;
@@ -29,6 +29,8 @@ pub struct Proxy {
     pub access: Access,
     /// The providers of the configuration, in its order.
     pub providers: Vec<Arc<Provider>>,
+    /// The counts of providers that a reload took out, for as long as a request goes on with them.
+    pub departed: Vec<Weak<Counts>>,
     /// The time.
     pub clock: Clock,
     /// The time when the proxy started.
@@ -80,6 +82,12 @@ impl Proxy {
         for provider in &self.providers {
             provider.upstream.trim(open.max(IDLE_CONNECTIONS_MIN));
         }
+    }
+
+    /// Requests in flight to providers that a reload took out.
+    pub(crate) fn departed_in_flight(&self) -> u64 {
+        let counts = self.departed.iter().filter_map(Weak::upgrade);
+        counts.map(|counts| counts.in_flight.load(Ordering::Relaxed)).sum()
     }
 
     /// The tokens that the keys called `name` have used today.

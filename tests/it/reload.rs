@@ -76,6 +76,36 @@ fn a_request_in_flight_ends_with_what_it_began_with() {
     assert_eq!(client.answer().body, "other");
 }
 
+/// They were not counted any more.
+#[test]
+fn requests_to_a_provider_that_left_are_still_in_flight() {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let slow = Peer::start(move |mut talk| {
+        while talk.request().is_some() {
+            let _ = released.recv();
+            talk.answer(200, "late");
+        }
+    });
+    let other = saying("other");
+    let with = |name: &str, url: &str| {
+        TestProxy::builder().provider(name, "generic", url, "auth_type: none")
+    };
+    let proxy = with("Gone", &slow.url()).start();
+    let mut client = Client::connect(proxy.address);
+    client.send(get("/x"));
+    eventually("it is upstream", || slow.seen().len() == 1);
+    let in_flight = || proxy.ask(get("/-/status")).json()["in_flight"].clone();
+    // Also after a second one, and after one that brings it back.
+    for (name, url) in [("New", other.url()), ("Newer", other.url()), ("Gone", slow.url())] {
+        assert_eq!(proxy.reload(&with(name, &url)).status, 200);
+        assert_eq!(in_flight(), 1, "{name}");
+        assert!(proxy.ask(get("/-/metrics")).body.contains("evertoken_requests_in_flight 1\n"));
+    }
+    drop(release);
+    assert_eq!(client.answer().body, "late");
+    eventually("it is counted out", || in_flight() == 0);
+}
+
 #[test]
 fn a_broken_file_changes_nothing_and_says_every_problem() {
     let one = saying("one");

@@ -21,6 +21,11 @@ fn quantiles_lie_where_prometheus_puts_them() {
     assert_eq!(metrics.first_byte("A"), Some(Latency { p50_ms: 75, p95_ms: 98 }));
 }
 
+fn fine_configuration() -> ConfigurationNow {
+    let read_at = Timestamp::default();
+    ConfigurationNow { read_at, is_last_reload_fine: true, departed_in_flight: 0 }
+}
+
 #[test]
 fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
     let metrics = Metrics::new();
@@ -53,6 +58,7 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
     let configuration = ConfigurationNow {
         read_at: Timestamp::from_millis(1_700_000_000_250),
         is_last_reload_fine: false,
+        departed_in_flight: 3,
     };
     let mut usage = Table::default();
     let counts = Counts {
@@ -79,7 +85,7 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
         "evertoken_key_requests_total{code=\"200\",key=\"ci\"} 2",
         "evertoken_key_requests_total{code=\"429\",key=\"ci\"} 1",
         "evertoken_key_requests_total{code=\"0\",key=\"ci\"} 1",
-        "evertoken_requests_in_flight 2",
+        "evertoken_requests_in_flight 5",
         "evertoken_request_duration_seconds_bucket{provider=\"A \\\"b\\\"\",le=\"1\"} 0",
         "evertoken_request_duration_seconds_count{provider=\"A \\\"b\\\"\"} 2",
         "evertoken_time_to_first_byte_seconds_sum{provider=\"A \\\"b\\\"\"} 0.06",
@@ -128,8 +134,7 @@ fn listeners_have_their_metrics() {
         counts: Some(counts),
     };
     let listeners = [listener(&bound[0], Some(validity)), listener(&bound[1], None)];
-    let configuration =
-        ConfigurationNow { read_at: Timestamp::default(), is_last_reload_fine: true };
+    let configuration = fine_configuration();
     let text = Metrics::new().scrape(&[], &listeners, configuration, 0, &Table::default());
     for line in [
         "evertoken_listener_connections{listener=\"https://127.0.0.1:8443\"} 1",

@@ -28,7 +28,7 @@ pub(super) fn report(proxy: &Proxy) -> Report {
         started_at: proxy.started_at,
         now: now.wall,
         uptime_seconds: proxy.uptime.elapsed().as_secs(),
-        in_flight: proxy.providers.iter().map(in_flight).sum(),
+        in_flight: proxy.providers.iter().map(in_flight).sum::<u64>() + proxy.departed_in_flight(),
         ready: all().all(|(one, posting)| !one.config.enabled || one.source.has_one(&posting, now)),
         token_store: proxy.store_health.as_ref().map(|health| health.report()),
         failed_reload: proxy.last_reload.failed(),
