@@ -23,6 +23,12 @@ mod listeners;
 const BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0];
 
+/// The same for WebSockets: from seconds to a day.
+const WEBSOCKET_BUCKETS: [f64; 9] =
+    [1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0];
+/// The status of a connection that became a WebSocket.
+const SWITCHED: u16 = 101;
+
 /// The counts of a run. They outlive a reload.
 #[derive(Debug)]
 pub struct Metrics {
@@ -31,6 +37,7 @@ pub struct Metrics {
     key_requests: IntCounterVec,
     duration: HistogramVec,
     first_byte: HistogramVec,
+    websocket_duration: HistogramVec,
     upstream_errors: IntCounterVec,
     handed_out: IntCounterVec,
     connections: IntGauge,
@@ -44,6 +51,7 @@ pub struct OfProvider {
     handed_out: IntCounter,
     duration: Histogram,
     first_byte: Histogram,
+    websocket_duration: Histogram,
 }
 
 /// The metrics of one key of clients, looked up once rather than with every request.
@@ -127,12 +135,20 @@ impl Metrics {
             duration: histogram(
                 &registry,
                 "evertoken_request_duration_seconds",
-                "From the request's head to the end of the answer",
+                "From the request's head to the end of the answer, WebSockets left out",
+                &BUCKETS,
             ),
             first_byte: histogram(
                 &registry,
                 "evertoken_time_to_first_byte_seconds",
-                "From the request's head to the head of the provider's answer",
+                "From the request's head to the head of the provider's answer, WebSockets left out",
+                &BUCKETS,
+            ),
+            websocket_duration: histogram(
+                &registry,
+                "evertoken_websocket_duration_seconds",
+                "From the handshake of a WebSocket to its end",
+                &WEBSOCKET_BUCKETS,
             ),
             upstream_errors: counter(
                 &registry,
@@ -165,6 +181,7 @@ impl Metrics {
             handed_out: self.handed_out.with_label_values(&[name]),
             duration: self.duration.with_label_values(&[name]),
             first_byte: self.first_byte.with_label_values(&[name]),
+            websocket_duration: self.websocket_duration.with_label_values(&[name]),
         }
     }
 
@@ -184,7 +201,7 @@ impl Metrics {
 
     /// Counts a finished exchange, with the metrics of its provider; None for the proxy's own answers. `status` was
     /// sent, unless the client had gone before; the times are from the request's head to the response head and to the
-    /// end.
+    /// end. A WebSocket lasts for as long as its two sides like, so its times are no answer's.
     pub fn observe(
         &self,
         provider: Option<(&str, &OfProvider)>,
@@ -201,6 +218,9 @@ impl Metrics {
             }
         }
         let Some((_, own)) = provider else { return };
+        if status == Some(SWITCHED) {
+            return own.websocket_duration.observe(total.as_secs_f64());
+        }
         own.duration.observe(total.as_secs_f64());
         if let Some(first_byte) = first_byte {
             own.first_byte.observe(first_byte.as_secs_f64());
@@ -401,8 +421,8 @@ fn quantile_ms(buckets: &[(f64, u64)], total: u64, percent: u32) -> Option<u64> 
 }
 
 /// Durations for each provider.
-fn histogram(registry: &Registry, name: &str, help: &str) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
     registered(registry, HistogramVec::new(options, &["provider"]))
 }
 

@@ -111,6 +111,32 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
     }
 }
 
+/// One of an hour made the slowest answer an hour long.
+#[test]
+fn a_websocket_does_not_stretch_the_times_of_answers() {
+    let metrics = Metrics::new();
+    let own = metrics.of_provider("A");
+    let (first_byte, total) = (Duration::from_secs(2), Duration::from_secs(3));
+    metrics.observe(Some(("A", &own)), Some(200), Some(first_byte), total);
+    let alone = metrics.first_byte("A");
+    let (first_byte, total) = (Duration::from_millis(1), Duration::from_hours(1));
+    metrics.observe(Some(("A", &own)), Some(101), Some(first_byte), total);
+    assert_eq!(metrics.first_byte("A"), alone);
+    let configuration = fine_configuration();
+    let text = metrics.scrape(&[], &[], configuration, 0, &Table::default());
+    for line in [
+        "evertoken_requests_total{code=\"101\",provider=\"A\"} 1",
+        "evertoken_request_duration_seconds_count{provider=\"A\"} 1",
+        "evertoken_request_duration_seconds_sum{provider=\"A\"} 3",
+        "evertoken_time_to_first_byte_seconds_count{provider=\"A\"} 1",
+        "evertoken_websocket_duration_seconds_count{provider=\"A\"} 1",
+        "evertoken_websocket_duration_seconds_bucket{provider=\"A\",le=\"900\"} 0",
+        "evertoken_websocket_duration_seconds_bucket{provider=\"A\",le=\"3600\"} 1",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+    }
+}
+
 #[test]
 fn listeners_have_their_metrics() {
     let bound =
