@@ -5,6 +5,6 @@ mod certificate;
 mod trust;
 mod validity;
 
-pub(crate) use certificate::OwnCertificate;
+pub(crate) use certificate::{CertificateNow, OwnCertificate};
 pub(crate) use trust::{ReadWrite, ask, trusting};
 pub(crate) use validity::Validity;

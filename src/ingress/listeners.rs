@@ -7,7 +7,7 @@ use crate::config::ServerKind;
 use crate::ingress::bind::Listener;
 use crate::ingress::live::Live;
 use crate::ingress::tally::{ListenerCounts, ListenerTally};
-use crate::tls::{OwnCertificate, Validity};
+use crate::tls::{CertificateNow, OwnCertificate};
 
 /// All listeners.
 #[derive(Debug, Default)]
@@ -36,8 +36,8 @@ pub(crate) struct ListenerNow<'a> {
     pub bound: &'a Bound,
     /// A service manager handed the socket over.
     pub is_handed: bool,
-    /// The time in which its certificate is valid, if it has one.
-    pub certificate: Option<Validity>,
+    /// Its certificate, if it has one.
+    pub certificate: Option<CertificateNow>,
     /// Its counts; None if the server does not count.
     pub counts: Option<ListenerCounts>,
 }
@@ -74,7 +74,7 @@ impl Listeners {
             configured: one.configured.as_deref(),
             bound: &one.bound,
             is_handed: one.is_handed,
-            certificate: one.certificate.as_ref().map(|certificate| certificate.validity()),
+            certificate: one.certificate.as_ref().map(|certificate| certificate.now()),
             counts: one.tally.as_ref().and_then(|_| counted.next()),
         });
         shown.collect()

@@ -149,9 +149,12 @@ fn ready(proxy: &Proxy) -> Page {
         warnings.extend(status::warning(provider, &posting, posting.missing.as_ref(), now));
     }
     for listener in proxy.listeners.now() {
-        let doubt = listener.certificate.and_then(|validity| validity.doubt(now.wall));
-        let told = doubt.map(|why| format!("The certificate of settings.tls {why}"));
-        warnings.extend(told.filter(|told| !warnings.contains(told)));
+        let Some(certificate) = listener.certificate else { continue };
+        let doubt = certificate.validity.doubt(now.wall);
+        let doubt = doubt.map(|why| format!("The certificate of settings.tls {why}"));
+        let told = doubt.into_iter().chain(certificate.renewal_problem);
+        let new: Vec<_> = told.filter(|told| !warnings.contains(told)).collect();
+        warnings.extend(new);
     }
     let ready = missing.is_empty();
     let value = json!({ "ready": ready, "unavailable": missing, "warnings": warnings });

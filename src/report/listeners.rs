@@ -6,7 +6,7 @@ use crate::bound::Bound;
 use crate::clock::Timestamp;
 use crate::ingress::listeners::ListenerNow;
 use crate::report::words::{bytes, count, time, until};
-use crate::tls::Validity;
+use crate::tls::{CertificateNow, Validity};
 
 /// The status of one listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub(crate) struct CertificateReport {
     pub expires_in_seconds: Option<i64>,
     /// Its problem, now or soon.
     pub problem: Option<String>,
+    /// The reason why clients do not see what its files hold now. An older evertoken says nothing about it.
+    #[serde(default)]
+    pub renewal_problem: Option<String>,
 }
 
 impl ListenerReport {
@@ -73,7 +76,7 @@ impl ListenerReport {
             tls: matches!(listener.bound, Bound::Tls(_)),
             handed_over: listener.is_handed,
             connections: counts,
-            certificate: listener.certificate.map(|one| CertificateReport::of(one, now)),
+            certificate: listener.certificate.clone().map(|one| CertificateReport::of(one, now)),
         }
     }
 
@@ -125,7 +128,8 @@ impl ListenerReport {
 }
 
 impl CertificateReport {
-    fn of(validity: Validity, now: Timestamp) -> Self {
+    fn of(certificate: CertificateNow, now: Timestamp) -> Self {
+        let CertificateNow { validity, renewal_problem } = certificate;
         let Validity { begins, ends } = validity;
         let problem = validity.doubt(now).or_else(|| {
             let soon = validity.ends_soon(now);
@@ -136,13 +140,18 @@ impl CertificateReport {
             expires_at: ends,
             expires_in_seconds: Some(ends.millis_since(now) / 1000),
             problem: problem.map(|what| format!("The certificate of settings.tls {what}")),
+            renewal_problem,
         }
     }
 }
 
-/// The problem of the certificate, which all of `listeners` have in common.
-pub(crate) fn certificate_problem(listeners: &[ListenerReport]) -> Option<&str> {
-    listeners.iter().find_map(|one| one.certificate.as_ref()?.problem.as_deref())
+/// The problems of the certificate, which all of `listeners` have in common, and of its renewal.
+pub(crate) fn certificate_problems(listeners: &[ListenerReport]) -> impl Iterator<Item = &str> {
+    let certificate = listeners.iter().find_map(|one| one.certificate.as_ref());
+    certificate
+        .into_iter()
+        .flat_map(|one| one.problem.iter().chain(&one.renewal_problem))
+        .map(String::as_str)
 }
 
 /// The value of [`ListenerReport`] for tests: with TLS, at noon with three days left.
@@ -166,7 +175,10 @@ pub(crate) fn sample() -> ListenerReport {
             sent_bytes: 999,
             failed_handshakes: 2,
         }),
-        certificate: Some(CertificateReport::of(validity, Timestamp::from_secs(NOON))),
+        certificate: Some(CertificateReport::of(
+            CertificateNow { validity, renewal_problem: None },
+            Timestamp::from_secs(NOON),
+        )),
     }
 }
 
@@ -203,7 +215,7 @@ mod tests {
         let at = |days: i64| Timestamp::from_secs(1_800_014_400 + days * 86_400);
         let problem = |begins: i64, ends: i64| {
             let validity = Validity { begins: at(begins), ends: at(ends) };
-            CertificateReport::of(validity, noon).problem
+            CertificateReport::of(CertificateNow { validity, renewal_problem: None }, noon).problem
         };
         assert_eq!(problem(-60, 30), None);
         assert_eq!(
@@ -215,8 +227,15 @@ mod tests {
             assert!(told.contains(part) && told.contains("clients refuse it"), "{told}");
         }
         let mut listener = sample();
-        assert!(certificate_problem(&[listener.clone()]).is_some());
+        let told = |listener: &ListenerReport| {
+            let both = [listener.clone(), listener.clone()];
+            certificate_problems(&both).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&listener).len(), 1);
+        let failed = "'c' can't be used; the one before it is still shown".to_owned();
+        listener.certificate.as_mut().unwrap().renewal_problem = Some(failed.clone());
+        assert_eq!(told(&listener)[1..], [failed]);
         listener.certificate = None;
-        assert_eq!(certificate_problem(&[listener]), None);
+        assert_eq!(told(&listener), [""; 0]);
     }
 }

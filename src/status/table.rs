@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::clock::Timestamp;
-use crate::report::listeners::certificate_problem;
+use crate::report::listeners::certificate_problems;
 use crate::report::words::{bytes, count, duration, millis, percent, until};
 use crate::report::{
     CredentialKind as Kind, ProviderReport, Report, State, TunnelsReport, WindowReport,
@@ -96,7 +96,7 @@ fn write_all(
             writeln!(out, "{}", paint(&piece, Style::Warn))?;
         }
     }
-    if let Some(problem) = certificate_problem(&report.listeners) {
+    for problem in certificate_problems(&report.listeners) {
         for piece in wrapped(&plain(problem), width) {
             writeln!(out, "{}", paint(&piece, Style::Warn))?;
         }

@@ -12,12 +12,12 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{TlsPaths, secret_file};
 use crate::secret::Secret;
 use crate::signing::{Certificate, SigningKey};
 use crate::tls::trust;
-use crate::tls::validity::Validity;
+use crate::tls::validity::{Reminders, Validity};
 
 /// The one protocol within TLS (RFC 7301).
 const HTTP_1: &[u8] = b"http/1.1";
@@ -31,11 +31,21 @@ pub(crate) struct OwnCertificate {
     state: Mutex<CertificateState>,
 }
 
+/// The certificate at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CertificateNow {
+    /// The time in which the certificate that clients see is valid.
+    pub validity: Validity,
+    /// The reason why clients do not see what its files hold now.
+    pub renewal_problem: Option<String>,
+}
+
 #[derive(Debug)]
 struct CertificateState {
     shown: Arc<Shown>,
-    /// The problem that the log has already.
-    said: Option<String>,
+    /// The problem of the files as they are now, which the log has already.
+    renewal_problem: Option<String>,
+    reminders: Reminders,
 }
 
 /// The certificate made of one content of the files.
@@ -53,11 +63,10 @@ impl OwnCertificate {
     /// Reads the files; the error names the one that can't be used.
     pub(crate) fn read(paths: TlsPaths, clock: &Clock) -> Result<Self, String> {
         let ticketer = ring::Ticketer::new().map_err(|why| why.to_string())?;
-        let shown = Arc::new(make(&paths, &ticketer, None)?.expect("nothing was made before"));
-        if let Some(doubt) = shown.validity.doubt(clock.wall()) {
-            warn!("The certificate '{}' {doubt}", paths.certificate.display());
-        }
-        Ok(Self { paths, ticketer, state: Mutex::new(CertificateState { shown, said: None }) })
+        let shown = make(&paths, &ticketer, None)?.expect("nothing was made before");
+        let mut state = CertificateState::of(shown);
+        state.remind(&paths.certificate, clock.wall());
+        Ok(Self { paths, ticketer, state: Mutex::new(state) })
     }
 
     /// Reads the files again. While they can't be used, such as in the middle of their replacement, or clients would
@@ -66,26 +75,28 @@ impl OwnCertificate {
         // The files are read without the lock: a disk may not answer.
         let before = self.state().shown.hash.clone();
         let made = make(&self.paths, &self.ticketer, Some(&before));
-        let mut state = self.state();
+        let (mut state, now) = (self.state(), clock.wall());
         match made {
-            Ok(None) => state.said = None,
+            Ok(None) => state.renewal_problem = None,
             Ok(Some(shown)) => {
-                let (file, now) = (self.paths.certificate.display(), clock.wall());
+                let file = self.paths.certificate.display();
                 match shown.validity.doubt(now) {
-                    None => {
-                        let ends = shown.validity.ends;
-                        info!("'{file}' has a new certificate, which ends at {ends}");
-                    }
                     Some(doubt) if state.shown.validity.doubt(now).is_none() => {
-                        return state
-                            .keep(format!("'{file}' has a new certificate, which {doubt}"));
+                        state.keep(&format!("'{file}' has a new certificate, which {doubt}"));
                     }
-                    Some(doubt) => warn!("'{file}' has a new certificate, which {doubt}"),
+                    doubt => {
+                        // Otherwise the reminder says what clients think of it.
+                        if doubt.is_none() {
+                            let ends = shown.validity.ends;
+                            info!("'{file}' has a new certificate, which ends at {ends}");
+                        }
+                        *state = CertificateState::of(shown);
+                    }
                 }
-                *state = CertificateState { shown: Arc::new(shown), said: None };
             }
-            Err(why) => state.keep(why),
+            Err(why) => state.keep(&why),
         }
+        state.remind(&self.paths.certificate, now);
     }
 
     /// The configuration of the next handshake.
@@ -93,9 +104,11 @@ impl OwnCertificate {
         self.state().shown.server.clone()
     }
 
-    /// The time in which the certificate that is shown is valid.
-    pub(crate) fn validity(&self) -> Validity {
-        self.state().shown.validity
+    /// The certificate as it is now.
+    pub(crate) fn now(&self) -> CertificateNow {
+        let state = self.state();
+        let renewal_problem = state.renewal_problem.clone();
+        CertificateNow { validity: state.shown.validity, renewal_problem }
     }
 
     /// The configuration of a client that trusts the certificate that is shown.
@@ -110,11 +123,27 @@ impl OwnCertificate {
 }
 
 impl CertificateState {
+    fn of(shown: Shown) -> Self {
+        let (renewal_problem, reminders) = (None, Reminders::default());
+        Self { shown: Arc::new(shown), renewal_problem, reminders }
+    }
+
     /// Goes on with the certificate that is shown, because `why` another one can't be; says so once.
-    fn keep(&mut self, why: String) {
-        if self.said.as_ref() != Some(&why) {
-            warn!("{why}; the one before it is still shown");
-            self.said = Some(why);
+    fn keep(&mut self, why: &str) {
+        let problem = format!("{why}; the one before it is still shown");
+        if self.renewal_problem.as_ref() != Some(&problem) {
+            warn!("{problem}");
+            self.renewal_problem = Some(problem);
+        }
+    }
+
+    /// Says that clients refuse the certificate in `file`, or soon will, once a day.
+    fn remind(&mut self, file: &Path, now: Timestamp) {
+        let Some(words) = self.reminders.due(self.shown.validity, now) else { return };
+        let file = file.display();
+        match &self.renewal_problem {
+            None => warn!("The certificate '{file}' {words}"),
+            Some(problem) => warn!("The certificate that clients see {words}. {problem}"),
         }
     }
 }

@@ -6,6 +6,8 @@ use crate::clock::Timestamp;
 /// certificates of days or of 90 days has done so long before.
 const SOON_MS: i64 = 14 * 86_400_000;
 const SOON_SHARE: i64 = 5;
+/// The time between two reminders.
+const REMIND_EVERY_MS: i64 = 86_400_000;
 
 /// The time in which a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,35 @@ impl Validity {
     pub(crate) fn ends_soon(self, now: Timestamp) -> bool {
         let (left, lifetime) = (self.ends.millis_since(now), self.ends.millis_since(self.begins));
         left < SOON_MS.min(lifetime / SOON_SHARE).max(0)
+    }
+
+    /// The same as [`Validity::doubt`], and besides for a certificate that ends soon.
+    fn concern(self, now: Timestamp) -> Option<String> {
+        let is_soon = self.ends_soon(now);
+        let soon =
+            || is_soon.then(|| format!("expires at {}; replace its files before that", self.ends));
+        self.doubt(now).or_else(soon)
+    }
+}
+
+/// The reminders of a certificate that clients refuse, or soon will: one a day.
+#[derive(Debug, Default)]
+pub(crate) struct Reminders {
+    last_at: Option<Timestamp>,
+}
+
+impl Reminders {
+    /// The reminder that is due at `now`, in words that follow the name of the certificate.
+    pub(crate) fn due(&mut self, validity: Validity, now: Timestamp) -> Option<String> {
+        let words = validity.concern(now)?;
+        // A clock that was stepped back makes one due, too.
+        let is_fresh =
+            |last_at: Timestamp| (0..REMIND_EVERY_MS).contains(&now.millis_since(last_at));
+        if self.last_at.is_some_and(is_fresh) {
+            return None;
+        }
+        self.last_at = Some(now);
+        Some(words)
     }
 }
 
@@ -55,9 +86,41 @@ mod tests {
                 );
             }
         }
+        // An end before the beginning.
         let never = Validity { begins: Timestamp::from_secs(9), ends: Timestamp::from_secs(5) };
         assert!(
             never.ends_soon(Timestamp::from_secs(6)) && !never.ends_soon(Timestamp::from_secs(4))
         );
+    }
+
+    /// Nothing was said in the log before the end, and nothing after the start.
+    #[test]
+    fn a_certificate_that_ends_is_told_once_a_day() {
+        let at = |seconds: i64| Timestamp::from_secs(seconds);
+        let validity = Validity { begins: at(0), ends: at(90 * DAY) };
+        let mut reminders = Reminders::default();
+        let soon = Some("expires at 1970-04-01T00:00:00.000Z; replace its files before that");
+        let over = Some("expired at 1970-04-01T00:00:00.000Z; clients refuse it");
+        for (now, expected) in [
+            (76 * DAY, None),
+            (76 * DAY + 1, soon),
+            (76 * DAY + 3, None),
+            (77 * DAY, None),
+            (77 * DAY + 1, soon),
+            (89 * DAY, soon),
+            (90 * DAY, soon),
+            (90 * DAY + 1, None),
+            (91 * DAY, over),
+            (91 * DAY + 60, None),
+            // The clock was wrong.
+            (80 * DAY, soon),
+            (80 * DAY + 2, None),
+        ] {
+            assert_eq!(reminders.due(validity, at(now)).as_deref(), expected, "{now}");
+        }
+        let mut early = Reminders::default();
+        let later = Validity { begins: at(5), ends: at(90 * DAY) };
+        assert!(early.due(later, at(4)).is_some_and(|words| words.starts_with("is valid from")));
+        assert_eq!(early.due(later, at(6)), None);
     }
 }

@@ -4,7 +4,9 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use rcgen::{ExtendedKeyUsagePurpose, IsCa};
+use rcgen::{ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
+
+use evertoken::testing::Clock;
 
 use crate::support::binary::{Binary, run, text};
 use crate::support::client::{Client, get};
@@ -150,6 +152,62 @@ fn a_certificate_that_clients_would_refuse_does_not_replace_a_good_one() {
     assert!(ask(address, &next.usual(), HEALTHY).is_ok());
 }
 
+
+/// Only the log said so, once.
+#[test]
+fn a_renewal_that_failed_is_told_until_one_succeeds() {
+    let good = Pair::new();
+    let folder = tempfile::tempdir().unwrap();
+    good.write(folder.path());
+    let (port, socket) = (free_port(), folder.path().join("s"));
+    let settings = format!("  listen: ['127.0.0.1:{port}', 'unix:{}']", socket.display());
+    write_config(folder.path(), &settings, "");
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    let address = running.address();
+    let ask = |path: &str| {
+        let mut client = Client::connect_unix(&socket);
+        client.send(get(path));
+        client.answer()
+    };
+    let of_status = || ask("/-/status").json()["listeners"][0]["certificate"].clone();
+    let usable = |is_usable: u8| {
+        let line = format!(
+            "evertoken_certificate_files_usable{{listener=\"https://{address}\"}} {is_usable}"
+        );
+        ask("/-/metrics").body.lines().any(|own| own == line)
+    };
+    assert!(of_status()["renewal_problem"].is_null() && usable(1));
+    std::fs::write(folder.path().join("key.pem"), Pair::new().key).unwrap();
+    let told = "'cert.pem' of settings.tls can't be used: its certificate belongs to another key; the one before it is still shown";
+    eventually("it is told", || of_status()["renewal_problem"] == told);
+    assert!(usable(0));
+    for page in ["/-/", "/-/ready"] {
+        let body = ask(page).body.replace("&#39;", "'");
+        assert!(body.contains(told), "{page}: {body}");
+    }
+    let (code, out, err) = status(folder.path(), &[]);
+    assert!(out.replace('\n', " ").contains(told), "{out}{err}");
+    assert_eq!(code, Some(0), "every provider is ready");
+    good.write(folder.path());
+    eventually("the files are usable again", || of_status()["renewal_problem"].is_null());
+    assert!(usable(1));
+}
+
+/// Nothing was said before clients refused it.
+#[test]
+fn a_certificate_that_ends_soon_is_told_in_the_log() {
+    const THREE_DAYS_MS: i64 = 3 * 86_400_000;
+    let day = Clock::system().now().wall.plus_millis(THREE_DAYS_MS).to_string();
+    let part = |from: usize, to: usize| day[from..to].parse::<i32>().unwrap();
+    let (month, date) = (u8::try_from(part(5, 7)).unwrap(), u8::try_from(part(8, 10)).unwrap());
+    let ending =
+        Pair::of("localhost", |one| one.not_after = date_time_ymd(part(0, 4), month, date));
+    let folder = configured(&ending, "  port: 0");
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    let line = format!("The certificate 'cert.pem' expires at {}T00:00:00", &day[..10]);
+    assert!(running.wait_for(&line).contains("WARN"));
+    running.wait_for("Listening on https://");
+}
 
 /// A second line for the same client took the place of one about a real failure.
 #[test]

@@ -43,6 +43,10 @@ pub(super) fn add(registry: &Registry, listeners: &[ListenerNow<'_>]) {
         "evertoken_certificate_expiry_timestamp_seconds",
         "When the certificate that clients see expires, in seconds since 1970",
     );
+    let usable = certificate(
+        "evertoken_certificate_files_usable",
+        "1, or 0 where the files of the certificate hold another one now that can't be shown to clients",
+    );
     for listener in listeners {
         let address = listener.bound.to_string();
         let address = address.as_str();
@@ -52,7 +56,10 @@ pub(super) fn add(registry: &Registry, listeners: &[ListenerNow<'_>]) {
             bytes.with_label_values(&[address, "received"]).inc_by(counts.received_bytes);
             bytes.with_label_values(&[address, "sent"]).inc_by(counts.sent_bytes);
         }
-        if let Some(validity) = listener.certificate {
+        if let Some(certificate) = &listener.certificate {
+            let validity = certificate.validity;
+            let is_usable = certificate.renewal_problem.is_none();
+            usable.with_label_values(&[address]).set(f64::from(u8::from(is_usable)));
             failed
                 .with_label_values(&[address])
                 .inc_by(listener.counts.map_or(0, |counts| counts.failed_handshakes));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::bound::Bound;
 use crate::ingress::tally::ListenerCounts;
-use crate::tls::Validity;
+use crate::tls::{CertificateNow, Validity};
 use crate::usage::table::Counts;
 
 #[test]
@@ -159,7 +159,8 @@ fn listeners_have_their_metrics() {
         certificate,
         counts: Some(counts),
     };
-    let listeners = [listener(&bound[0], Some(validity)), listener(&bound[1], None)];
+    let certificate = |renewal_problem| Some(CertificateNow { validity, renewal_problem });
+    let listeners = [listener(&bound[0], certificate(None)), listener(&bound[1], None)];
     let configuration = fine_configuration();
     let text = Metrics::new().scrape(&[], &listeners, configuration, 0, &Table::default());
     for line in [
@@ -170,6 +171,7 @@ fn listeners_have_their_metrics() {
         "evertoken_listener_failed_handshakes_total{listener=\"https://127.0.0.1:8443\"} 5",
         "evertoken_certificate_begin_timestamp_seconds{listener=\"https://127.0.0.1:8443\"} 1700000000",
         "evertoken_certificate_expiry_timestamp_seconds{listener=\"https://127.0.0.1:8443\"} 1800000000",
+        "evertoken_certificate_files_usable{listener=\"https://127.0.0.1:8443\"} 1",
     ] {
         assert!(text.lines().any(|own| own == line), "{line}\n{text}");
     }
@@ -177,4 +179,8 @@ fn listeners_have_their_metrics() {
         !text.contains("evertoken_certificate_expiry_timestamp_seconds{listener=\"unix"),
         "{text}"
     );
+    let listeners = [listener(&bound[0], certificate(Some("'c' can't be used".into())))];
+    let text = Metrics::new().scrape(&[], &listeners, configuration, 0, &Table::default());
+    let line = "evertoken_certificate_files_usable{listener=\"https://127.0.0.1:8443\"} 0";
+    assert!(text.lines().any(|own| own == line), "{text}");
 }

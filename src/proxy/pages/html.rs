@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::config::slug::in_path;
 use crate::proxy::pages::{chart, listeners, quota, usage};
 use crate::report::html::Text;
-use crate::report::listeners::certificate_problem;
+use crate::report::listeners::certificate_problems;
 use crate::report::words::{bytes, count, duration, millis, time, until};
 use crate::report::{CredentialKind, ProviderReport, Report, State, TokenReport, TunnelsReport};
 
@@ -78,10 +78,10 @@ fn store(report: &Report) -> String {
     wrong.map(|text| format!("<p><strong>{}</strong></p>", Text(text))).collect()
 }
 
-/// The problem of the certificate that clients see.
+/// The problems of the certificate that clients see.
 fn certificate(report: &Report) -> String {
-    let problem = certificate_problem(&report.listeners);
-    problem.map_or_else(String::new, |what| format!("<p><strong>{}</strong></p>", Text(what)))
+    let problems = certificate_problems(&report.listeners);
+    problems.map(|what| format!("<p><strong>{}</strong></p>", Text(what))).collect()
 }
 
 fn facts(report: &Report) -> String {

@@ -12,7 +12,7 @@ use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// Every metric of docs/reference.md: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 28] = [
+const METRICS: [(&str, &str, &[&str]); 30] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
     ("evertoken_key_requests_total", "counter", &["code", "key"]),
@@ -33,7 +33,9 @@ const METRICS: [(&str, &str, &[&str]); 28] = [
     ("evertoken_listener_failed_handshakes_total", "counter", &["listener"]),
     ("evertoken_certificate_begin_timestamp_seconds", "gauge", &["listener"]),
     ("evertoken_certificate_expiry_timestamp_seconds", "gauge", &["listener"]),
+    ("evertoken_certificate_files_usable", "gauge", &["listener"]),
     ("evertoken_websockets", "gauge", &["provider"]),
+    ("evertoken_websocket_duration_seconds", "histogram", &["provider"]),
     ("evertoken_websocket_bytes_total", "counter", &["direction", "provider"]),
     ("evertoken_log_lines_dropped_total", "counter", &[]),
     ("evertoken_refresh_token_expiry_timestamp_seconds", "gauge", &["provider"]),
@@ -133,6 +135,6 @@ fn each_metric_is_there_and_prometheus_takes_them_all() {
 
 #[test]
 fn alert_rules_are_valid_and_raised_when_they_should_be() {
-    assert!(promtool(&["check", "rules", "contrib/alerts.yaml"], "").contains("10 rules found"));
+    assert!(promtool(&["check", "rules", "contrib/alerts.yaml"], "").contains("11 rules found"));
     promtool(&["test", "rules", "tests/data/alerts.test.yaml"], "");
 }
