@@ -5,11 +5,13 @@ mod algorithm;
 mod certificate;
 mod der;
 mod key;
+mod name;
 mod pem;
 
 pub(crate) use algorithm::{Algorithm, KeyKind};
 pub(crate) use certificate::{Certificate, CertificateProblem};
 pub(crate) use key::{KeyProblem, SigningKey, hmac_sha256};
+pub(crate) use name::CertificateName;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;

@@ -43,17 +43,19 @@ pub(crate) fn run(files: &Files, extent: Extent) -> Done {
 
 /// Adds the problems of unix sockets that could not be made, and of a certificate that clients refuse at this time, at
 /// their places in the file. Only a check asks for them: no other command needs these, and a start says itself what it
-/// can't bind. It only warns of such a certificate.
+/// can't bind. It only warns of such a certificate, which a check takes for a mistake.
 fn add_places(path: &Path, config: Option<&Config>, extent: Extent, found: &mut Vec<Problem>) {
     let Ok(text) = text_of(path) else { return };
     let shown = path.display().to_string();
     let sockets = listen::judge(&text, &shown, socket::problem_of);
-    let config = config.filter(|_| extent != Extent::Start);
-    let own = config.and_then(|config| config.settings.tls.as_ref());
-    let certificate = tls::judge(&text, &shown, own, Clock::system().wall());
-    let all = sockets.into_iter().chain(certificate);
-    let new: Vec<_> = all.filter(|problem| !found.contains(problem)).collect();
-    found.extend(new);
+    let settings = config.filter(|_| extent != Extent::Start).map(|config| &config.settings);
+    let certificate = tls::judge(&text, &shown, settings, Clock::system().wall());
+    for problem in sockets.into_iter().chain(certificate) {
+        // It takes the place of the same words as a warning.
+        found
+            .retain(|known| Problem { is_warning: problem.is_warning, ..known.clone() } != problem);
+        found.push(problem);
+    }
     found.sort_by_key(|problem| problem.position);
 }
 

@@ -45,6 +45,14 @@ impl ListenAddress {
         }
     }
 
+    /// The host of an address with a port.
+    pub(crate) fn host(&self) -> Option<&str> {
+        match self {
+            Self::Tcp { host, .. } => Some(host),
+            Self::Unix { .. } => None,
+        }
+    }
+
     /// True if only this machine can connect.
     pub(crate) fn is_local(&self) -> bool {
         match self {

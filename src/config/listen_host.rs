@@ -22,6 +22,11 @@ pub(in crate::config) fn problem(host: &str) -> Option<String> {
     Some(format!("write the address alone in 'host', \"{alone}\"{}", port.unwrap_or_default()))
 }
 
+/// `host`, as a `Host` field has it, without its port and brackets.
+pub(in crate::config) fn alone(host: &str) -> &str {
+    if host.parse::<IpAddr>().is_ok() { host } else { parted(host).0 }
+}
+
 /// A host without brackets, and the port after its colon.
 fn parted(authority: &str) -> (&str, Option<&str>) {
     if let Some((address, rest)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'))

@@ -12,6 +12,7 @@ use crate::config::{
 mod assertion;
 mod auth;
 mod auto_refresh;
+mod certificate_names;
 mod client_auth;
 mod client_certificate;
 mod egress;

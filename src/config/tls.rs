@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::assertion::SecretFile;
+use crate::signing::Certificate;
 
 /// The certificate and the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,12 @@ impl OwnTls {
     /// The paths of both files.
     pub fn paths(&self) -> TlsPaths {
         TlsPaths { certificate: self.certificate.path.clone(), key: self.key.path.clone() }
+    }
+
+    /// The own certificate, if it belongs to the key.
+    pub(crate) fn fitting_certificate(&self) -> Option<Certificate> {
+        let key = self.key.signing_key().ok()?.ok()?;
+        self.certificate.certificate().ok()?.ok().filter(|own| own.is_of(&key))
     }
 
     /// The own certificate in DER; None if it can't be read.

@@ -1,12 +1,13 @@
 //! An X.509 certificate (RFC 5280), as far as its owner needs it: its hash, its key, its names and its time.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ring::digest::{SHA256, digest};
 
 use crate::clock::Timestamp;
-use crate::signing::der::{BIT_STRING, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, context};
+use crate::signing::der::{BIT_STRING, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, SET, context};
 use crate::signing::key::SigningKey;
+use crate::signing::name::CertificateName;
 use crate::signing::pem::{PemSection, sections};
 
 /// Tags of times.
@@ -23,6 +24,8 @@ const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 /// The purposes that a server's key may have there.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0];
+/// The attribute of a subject that is its CN.
+const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 /// Tags in that extension.
 const DNS_NAME: u8 = 0x82;
 const IP_ADDRESS: u8 = 0x87;
@@ -40,6 +43,7 @@ pub(crate) struct Certificate {
 
 /// The parts of a certificate that are used, in its DER.
 struct Parts<'a> {
+    subject: Reader<'a>,
     public: &'a [u8],
     begins: Timestamp,
     ends: Timestamp,
@@ -89,8 +93,8 @@ impl Certificate {
     pub(crate) fn unfit_for_servers(&self) -> Option<&'static str> {
         if self.names().is_empty() {
             return Some(
-                "names no host (subjectAltName), so clients refuse it, whatever its CN is; openssl req has -addext \
-                 'subjectAltName=DNS:NAME'",
+                "names no host (subjectAltName), so browsers and programs in Go or Rust refuse it, whatever its CN is; openssl \
+                 req has -addext 'subjectAltName=DNS:NAME'",
             );
         }
         if self.extension(EXTENDED_KEY_USAGE).is_some_and(|purposes| !include_servers(purposes)) {
@@ -117,8 +121,21 @@ impl Certificate {
     }
 
     /// The names and addresses that it is for (RFC 5280 §4.2.1.6).
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<CertificateName> {
         self.extension(SUBJECT_ALT_NAME).map(names_in).unwrap_or_default()
+    }
+
+    /// The last CN of its subject, which some clients take for a DNS name if it has no others.
+    pub(crate) fn common_name(&self) -> Option<CertificateName> {
+        let mut attributes = parts(&self.der)?.subject;
+        let sets = std::iter::from_fn(|| attributes.enter(SET));
+        let text = sets.filter_map(|mut set| {
+            let mut attribute = set.enter(SEQUENCE)?;
+            let is_name = attribute.take(OID)? == COMMON_NAME;
+            let (_, text) = attribute.next().filter(|_| is_name)?;
+            std::str::from_utf8(text).ok()
+        });
+        text.last().map(CertificateName::dns)
     }
 
     /// SHA-256 of its DER, the thumbprint of RFC 7515 §4.1.8.
@@ -141,13 +158,13 @@ fn parts(der: &[u8]) -> Option<Parts<'_>> {
     let _algorithm = signed.take(SEQUENCE)?;
     let _issuer = signed.take(SEQUENCE)?;
     let mut validity = signed.enter(SEQUENCE)?;
-    let _subject = signed.take(SEQUENCE)?;
+    let subject = signed.enter(SEQUENCE)?;
     let mut key = signed.enter(SEQUENCE)?;
     let _algorithm = key.take(SEQUENCE)?;
     // The first byte of a bit string counts its unused bits.
     let public = key.take(BIT_STRING)?.strip_prefix(&[0])?;
     let mut next_time = || validity.next().and_then(|(tag, text)| time(tag, text));
-    Some(Parts { public, begins: next_time()?, ends: next_time()?, rest: signed })
+    Some(Parts { subject, public, begins: next_time()?, ends: next_time()?, rest: signed })
 }
 
 /// The members of the extension called `id`, of those behind a certificate's key.
@@ -172,22 +189,18 @@ fn include_servers(mut purposes: Reader<'_>) -> bool {
     std::iter::from_fn(|| purposes.take(OID)).any(|one| one == SERVER_AUTH || one == ANY_USAGE)
 }
 
-fn names_in(mut names: Reader<'_>) -> Vec<String> {
-    let mut found = Vec::new();
-    while let Some((tag, value)) = names.next() {
-        let name = match (tag, value.len()) {
-            (DNS_NAME, _) => std::str::from_utf8(value).ok().map(str::to_ascii_lowercase),
-            (IP_ADDRESS, 4) => {
-                <[u8; 4]>::try_from(value).ok().map(|ip| Ipv4Addr::from(ip).to_string())
-            }
-            (IP_ADDRESS, 16) => {
-                <[u8; 16]>::try_from(value).ok().map(|ip| Ipv6Addr::from(ip).to_string())
-            }
-            _ => None,
-        };
-        found.extend(name);
-    }
-    found
+fn names_in(mut names: Reader<'_>) -> Vec<CertificateName> {
+    let name = |(tag, value): (u8, &[u8])| match tag {
+        DNS_NAME => std::str::from_utf8(value).ok().map(CertificateName::dns),
+        IP_ADDRESS => ip(value).map(CertificateName::Address),
+        _ => None,
+    };
+    std::iter::from_fn(|| names.next()).filter_map(name).collect()
+}
+
+fn ip(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// RFC 5280 §4.1.2.5.
@@ -220,6 +233,7 @@ mod tests {
 
     const OF_RSA: &str = include_str!("../../tests/data/keys/rsa-cert.pem");
     const OF_P256: &str = include_str!("../../tests/data/keys/p256-cert.pem");
+    const OF_SERVER: &str = include_str!("../../tests/data/keys/p256-server-cert.pem");
     const EXPIRED: &str = include_str!("../../tests/data/keys/p256-expired-cert.pem");
 
     #[test]
@@ -235,6 +249,14 @@ mod tests {
         assert!(ends(EXPIRED).starts_with("2026-11-28T07:03:43"), "{}", ends(EXPIRED));
         let begins = Certificate::first_in(OF_RSA).unwrap().begins.to_string();
         assert!(begins.starts_with("2026-11-29T"), "{begins}");
+        let common = |text| Certificate::first_in(text).unwrap().common_name().unwrap().to_string();
+        assert_eq!(
+            (common(OF_RSA), common(OF_SERVER)),
+            ("evertoken-tests".into(), "localhost".into())
+        );
+        let names = Certificate::first_in(OF_SERVER).unwrap().names();
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["localhost", "*.example", "127.0.0.1"]);
         // The first one of a chain is the owner's.
         let chain = format!("{RSA}{OF_RSA}{OF_P256}");
         assert_eq!(Certificate::first_in(&chain).as_ref(), Ok(&certificate));

@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use rcgen::{ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
+use rcgen::{DnType, ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
 
 use evertoken::testing::Clock;
 
@@ -152,6 +152,40 @@ fn a_certificate_that_clients_would_refuse_does_not_replace_a_good_one() {
     assert!(ask(address, &next.usual(), HEALTHY).is_ok());
 }
 
+/// `check` went well with a warning, or without a word for an address of this machine alone.
+#[test]
+fn a_certificate_for_another_host_fails_a_check_and_a_start_only_warns_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    Pair::of("other.example", |_| {}).write(folder.path());
+    let auth = "  auth: {enabled: true, api_key_env: KEY}";
+    let named = format!("{auth}\n  allowed_hosts: [other.example]\n  listen: ['192.0.2.7:1']");
+    let message =
+        |host: &str| format!("the certificate is for other.example, and not for {host}: clients");
+    for (settings, host) in [
+        ("  port: 0".to_owned(), Some("localhost or 127.0.0.1")),
+        (format!("{auth}\n  listen: ['proxy.example:1']"), Some("proxy.example")),
+        (format!("{auth}\n  listen: ['192.0.2.7:1', '[2001:db8::7]:1']"), Some("2001:db8::7")),
+        (format!("{auth}\n  listen: ['0.0.0.0:1']"), None),
+        (named, None),
+    ] {
+        write_config(folder.path(), &settings, "");
+        let output = run(folder.path(), &["check"], &KEY);
+        let told = text(&output.stderr);
+        let code = if host.is_some() { 78 } else { 0 };
+        assert_eq!(output.status.code(), Some(code), "{settings}: {told}");
+        if let Some(host) = host {
+            let line = format!("providers.yaml:2:20: {}", message(host));
+            assert!(told.contains(&line), "{settings}: {told}");
+            assert!(!told.contains("warning: the certificate is for"), "once: {told}");
+        }
+        let output = run(folder.path(), &["check", "--start"], &KEY);
+        assert_eq!(output.status.code(), Some(0), "{settings}: {}", text(&output.stderr));
+    }
+    write_config(folder.path(), "  port: 0", "");
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    assert!(running.wait_for("the certificate is for other.example").contains("WARN"));
+    running.wait_for("Listening on https://");
+}
 
 /// Only the log said so, once.
 #[test]
@@ -309,8 +343,8 @@ fn a_check_judges_the_whole_chain_and_whom_the_certificate_is_for() {
     }
     for (pair, message) in [
         (
-            Pair::of("", |_| {}),
-            "warning: the certificate in 'cert.pem' names no host (subjectAltName), so clients refuse it",
+            Pair::of("", |one| one.distinguished_name.push(DnType::CommonName, "localhost")),
+            "warning: the certificate in 'cert.pem' names no host (subjectAltName), so browsers and programs in Go or Rust refuse it",
         ),
         (
             Pair::of("localhost", |one| {

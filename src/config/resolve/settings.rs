@@ -5,6 +5,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::config::raw::Section;
+use crate::config::resolve::certificate_names::ClientHosts;
 use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{
     auth, egress, inbound_key, listen, origins, state_dir, tls, token_store,
@@ -58,8 +59,10 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
         inbound_keys.is_some() || auth_section.is_unreadable() || !auth_section.is_flag("enabled");
     let allowed_hosts = section.texts("allowed_hosts");
     let listen = listen::read(&section, server, has_keys);
+    let hosts =
+        ClientHosts { listen: &listen, allowed: &allowed_hosts, has_keys: inbound_keys.is_some() };
     let settings = Settings {
-        tls: tls::read(&section, server, &listen, inbound_keys.is_some(), sources),
+        tls: tls::read(&section, server, hosts, sources),
         listen,
         log_level: read_log_level(&section),
         server,

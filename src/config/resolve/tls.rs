@@ -5,25 +5,24 @@ use crate::config::assertion::SecretFile;
 use crate::config::problem::Problem;
 use crate::config::raw::{Document, Section};
 use crate::config::resolve::assertion::{read_file, warn_if_open};
+use crate::config::resolve::certificate_names::{ClientHosts, mismatches};
 use crate::config::resolve::sources::Sources;
-use crate::config::{ListenAddress, OwnTls, ServerKind};
-use crate::signing::Certificate;
+use crate::config::{ListenAddress, OwnTls, ServerKind, Settings};
 
 const CERTIFICATE: &str = "cert_file";
 const KEY: &str = "key_file";
 
-/// Reads `tls` of `settings`, which listens on `listen`, and reports its problems.
+/// Reads `tls` of `settings`, whose clients come under `hosts`, and reports its problems.
 pub(super) fn read(
     settings: &Section<'_>,
     server: ServerKind,
-    listen: &[ListenAddress],
-    has_keys: bool,
+    hosts: ClientHosts<'_>,
     sources: &Sources<'_>,
 ) -> Option<OwnTls> {
     if !settings.has("tls") {
         // Without keys, or with the other server, the address itself is a mistake.
-        if has_keys && server == ServerKind::Builtin {
-            warn_of_plain(settings, listen);
+        if hosts.has_keys && server == ServerKind::Builtin {
+            warn_of_plain(settings, hosts.listen);
         }
         return None;
     }
@@ -39,11 +38,15 @@ pub(super) fn read(
     let key_key = if own_key.is_some() { KEY } else { CERTIFICATE };
     let tls = OwnTls { key: own_key.unwrap_or_else(|| certificate.clone()), certificate };
     judge_files(&section, key_key, &tls, sources);
-    if listen.iter().all(|address| matches!(address, ListenAddress::Unix { .. })) {
-        settings.warn("tls", "'tls' is for addresses with a port, and unix sockets stay without");
+    if let Some(own) = tls.fitting_certificate() {
+        for mismatch in mismatches(&own, hosts) {
+            section.warn(CERTIFICATE, mismatch.message);
+        }
     }
-    if let Ok(Ok(own)) = tls.certificate.certificate() {
-        warn_of_names(&section, &own, listen);
+    // An address with a mistake is not among them.
+    let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix { .. });
+    if !hosts.listen.is_empty() && hosts.listen.iter().all(is_unix) {
+        settings.warn("tls", "'tls' is for addresses with a port, and unix sockets stay without");
     }
     Some(tls)
 }
@@ -111,48 +114,19 @@ fn is_there(section: &Section<'_>, key: &'static str, file: &SecretFile) -> bool
     file.found.is_ok()
 }
 
-/// Warns about a host to listen on that the certificate is not for. An address that stands for all of them, or for this
-/// machine alone, says nothing about the name that clients use.
-fn warn_of_names(section: &Section<'_>, own: &Certificate, listen: &[ListenAddress]) {
-    let names = own.names();
-    let is_unfit = |host: &str| {
-        let host = host.to_ascii_lowercase();
-        !names.is_empty() && !is_unspecific(&host) && !names.iter().any(|name| covers(name, &host))
-    };
-    let hosts = listen.iter().filter_map(|address| match address {
-        ListenAddress::Tcp { host, .. } => Some(host),
-        ListenAddress::Unix { .. } => None,
-    });
-    for host in hosts.filter(|host| is_unfit(host)) {
-        let message = format!(
-            "the certificate is for {}, and not for {host}: clients that use this name refuse it",
-            names.join(", ")
-        );
-        section.warn(CERTIFICATE, message);
-    }
-}
-
-fn is_unspecific(host: &str) -> bool {
-    let address = host.parse::<std::net::IpAddr>();
-    crate::config::is_loopback_host(host) || address.is_ok_and(|address| address.is_unspecified())
-}
-
-/// True if the name in a certificate, perhaps `*.example.com`, is for `host`.
-fn covers(name: &str, host: &str) -> bool {
-    let is_wild = || {
-        let (_, parent) = host.split_once('.')?;
-        Some(name.strip_prefix("*.")? == parent)
-    };
-    name == host || is_wild() == Some(true)
-}
-
-/// The problems of a certificate at `now` that a check reports and no start refuses, with their places in `file`: a
-/// clock may be wrong while a machine starts.
-pub(crate) fn judge(text: &str, file: &str, own: Option<&OwnTls>, now: Timestamp) -> Vec<Problem> {
-    let certificate = own.and_then(|own| own.certificate.certificate().ok()?.ok());
-    let (Some(certificate), Ok(document)) = (certificate, Document::parse(text)) else {
+/// The problems of the certificate in `settings` at `now` that a check reports and no start refuses, with their places in
+/// `file`: a clock may be wrong while a machine starts, and clients may come under a name that the file does not tell.
+pub(crate) fn judge(
+    text: &str,
+    file: &str,
+    settings: Option<&Settings>,
+    now: Timestamp,
+) -> Vec<Problem> {
+    let own = settings.and_then(|settings| Some((settings, settings.tls.as_ref()?)));
+    let (Some((settings, own)), Ok(document)) = (own, Document::parse(text)) else {
         return Vec::new();
     };
+    let Ok(Ok(certificate)) = own.certificate.certificate() else { return Vec::new() };
     let section = Section::root(&document).section("settings").section("tls");
     if certificate.ends < now {
         section.error(CERTIFICATE, format!("the certificate expired at {}", certificate.ends));
@@ -160,13 +134,22 @@ pub(crate) fn judge(text: &str, file: &str, own: Option<&OwnTls>, now: Timestamp
         let begins = certificate.begins;
         section.error(CERTIFICATE, format!("the certificate is not valid before {begins}"));
     }
+    let hosts = ClientHosts {
+        listen: &settings.listen,
+        allowed: &settings.allowed_hosts,
+        has_keys: settings.inbound_keys.is_some(),
+    };
+    let fitting = own.fitting_certificate();
+    let all = fitting.iter().flat_map(|own| mismatches(own, hosts));
+    all.filter(|one| one.is_certain).for_each(|one| section.error(CERTIFICATE, one.message));
     document.problems(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolve::tests::{document, fine, refused, told};
+    use crate::config::resolve::resolve;
+    use crate::config::resolve::tests::{document, fine, refused, sources, told};
 
     const FINE: &str = "tls: {cert_file: /keys/p256-server-cert.pem, key_file: /p256}";
 
@@ -202,8 +185,16 @@ mod tests {
             (
                 "tls: {cert_file: /keys/rsa-cert.pem, key_file: /rsa}, host: a.example, auth: {enabled: true, \
                  api_key_env: KEYS}",
-                "f:1:29: warning: the certificate in '/keys/rsa-cert.pem' names no host (subjectAltName), so clients \
-                 refuse it, whatever its CN is; openssl req has -addext 'subjectAltName=DNS:NAME'",
+                "f:1:29: warning: the certificate in '/keys/rsa-cert.pem' names no host (subjectAltName), so \
+                 browsers and programs in Go or Rust refuse it, whatever its CN is; openssl req has -addext \
+                 'subjectAltName=DNS:NAME'",
+            ),
+            (
+                "tls: {cert_file: /keys/rsa-cert.pem, key_file: /rsa}, host: a.example, auth: {enabled: true, \
+                 api_key_env: KEYS}",
+                "f:1:29: warning: the certificate is for no host but its CN evertoken-tests, and not for a.example: \
+                 clients that use this name refuse it. If they come under a name of the certificate, add that to \
+                 allowed_hosts",
             ),
         ] {
             let told = told(&with(settings));
@@ -212,20 +203,33 @@ mod tests {
     }
 
     #[test]
-    fn names_of_certificates_and_the_hosts_they_are_for() {
-        for (name, host, expected) in [
-            ("a.example", "a.example", true),
-            ("a.example", "b.a.example", false),
-            ("*.example", "a.example", true),
-            ("*.example", "b.a.example", false),
-            ("*.example", "example", false),
-            ("10.0.0.1", "10.0.0.1", true),
-        ] {
-            assert_eq!(covers(name, host), expected, "{name} {host}");
-        }
-        for host in ["127.0.0.1", "localhost", "::1", "0.0.0.0", "::"] {
-            assert!(is_unspecific(host), "{host}");
-        }
-        assert!(!is_unspecific("10.0.0.1"));
+    fn an_address_with_a_mistake_was_taken_for_a_unix_socket() {
+        let told = told(&document(
+            "listen: ['proxy.example:1'], tls: {cert_file: /keys/rsa-cert.pem, key_file: /rsa}",
+            "auth_type: none",
+        ));
+        assert!(told[0].starts_with("f:1:21: proxy.example:1 is not a loopback"), "{told:?}");
+        assert!(!told.iter().any(|line| line.contains("unix")), "{told:?}");
+    }
+
+    /// It was a warning alone, so `check` went well.
+    #[test]
+    fn a_certificate_for_no_host_of_the_file_is_an_error_of_a_check_alone() {
+        let judged = |settings: &str| {
+            let text = document(&format!("{FINE}, {settings}"), "auth_type: none");
+            let (config, warnings) = resolve(&text, "f", &sources()).unwrap();
+            let now = Timestamp::from_secs(1_800_000_000);
+            (warnings, judge(&text, "f", Some(&config.settings), now))
+        };
+        let keys = "auth: {enabled: true, api_key_env: KEYS}";
+        let (warnings, errors) = judged(&format!("host: proxy.corp.example, {keys}"));
+        let (warning, error) = (&warnings[0], &errors[0]);
+        assert!(warning.is_warning && !error.is_warning);
+        assert_eq!((&warning.message, warning.position), (&error.message, error.position));
+        assert!(error.to_string().starts_with(
+            "f:1:29: the certificate is for localhost, *.example, 127.0.0.1, and not for proxy.corp.example:"
+        ));
+        let named = format!("host: 192.0.2.1, allowed_hosts: [localhost], {keys}");
+        assert_eq!(judged(&named), (Vec::new(), Vec::new()));
     }
 }
