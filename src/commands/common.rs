@@ -174,19 +174,31 @@ pub(super) fn load(
     files: &Files,
     variables: Result<Variables, Problem>,
 ) -> Result<(Config, Vec<String>), Vec<Problem>> {
+    load_for(files, variables, |problem| problem)
+}
+
+/// The same for a command that takes the problems as `taken`.
+fn load_for(
+    files: &Files,
+    variables: Result<Variables, Problem>,
+    taken: fn(Problem) -> Problem,
+) -> Result<(Config, Vec<String>), Vec<Problem>> {
     let variables = variables.map_err(|problem| vec![problem])?;
-    let (config, problems) = resolve::usable(inspect(&files.config, &variables))?;
+    let (config, problems) = inspect(&files.config, &variables);
+    let problems = problems.into_iter().map(taken).collect();
+    let (config, problems) = resolve::usable((config, problems))?;
     let mut warnings = variables.warnings;
     warnings.extend(problems.iter().map(Problem::in_log));
     Ok((config, warnings))
 }
 
-/// Reads the configuration and begins the log, or prints the problems that keep the configuration from use.
+/// Reads the configuration for a command without the server and begins the log, or prints the problems that keep the
+/// configuration from use.
 pub(super) fn begin(
     files: &Files,
     log: logger::Options,
 ) -> Result<(Config, Environment), ExitCode> {
-    let loaded = load(files, Variables::of(files));
+    let loaded = load_for(files, Variables::of(files), Problem::without_server);
     let (config, warnings) = loaded.map_err(|problems| refuse(&problems, log))?;
     let clock = Clock::system();
     start_log(&config, warnings, log, &clock);

@@ -162,8 +162,9 @@ impl Target {
         if has_none && let Ok(text) = insert_provider(&text, &[STAND_IN.to_owned()]) {
             (config, problems) = inspect_text(&text, &path, &variables);
         }
+        let problems = problems.into_iter().map(Problem::without_server);
         let (errors, warnings): (Vec<_>, Vec<_>) =
-            problems.into_iter().partition(|problem| !problem.is_warning);
+            problems.partition(|problem| !problem.is_warning);
         let config = config.filter(|_| errors.is_empty());
         let mut config = config.ok_or_else(|| refuse(&errors, log))?;
         if has_none {
@@ -210,7 +211,8 @@ impl Target {
         let text = inserted.unwrap_or_else(|_| self.alone(&lines));
         let (config, problems) = inspect_text(&text, &self.path, &self.variables);
         let log = logger::Options::default();
-        let errors: Vec<_> = problems.into_iter().filter(|problem| !problem.is_warning).collect();
+        let problems = problems.into_iter().map(Problem::without_server);
+        let errors: Vec<_> = problems.filter(|problem| !problem.is_warning).collect();
         let config = config.filter(|_| errors.is_empty());
         let mut config = config.ok_or_else(|| refuse(&errors, log))?;
         if is_alone {

@@ -65,10 +65,11 @@ pub(super) fn obtain(
     Ok((provider.clone(), token))
 }
 
-/// The configuration, with or without variables that the running instance alone may have.
+/// The configuration, with or without variables that the running instance alone may have, and files that it alone needs.
 fn configuration(files: &Files) -> Result<Config, ExitCode> {
     let variables = Variables::of(files).map_err(|problem| tell(problem, BAD_CONFIG))?;
     let (config, problems) = inspect(&files.config, &variables);
+    let problems: Vec<_> = problems.into_iter().map(Problem::without_server).collect();
     let counts = |problem: &&Problem| !problem.is_warning && problem.unset.is_empty();
     let mistakes: Vec<_> = problems.iter().filter(counts).map(ToString::to_string).collect();
     say_all(&mistakes);

@@ -20,12 +20,19 @@ pub struct Problem {
     pub is_warning: bool,
     /// The unset environment variables that would solve it.
     pub unset: Vec<String>,
+    /// True for a file that the server alone needs.
+    pub is_of_server: bool,
 }
 
 impl Problem {
     /// A mistake in `source` as a whole.
     pub fn of(source: &str, message: impl Into<String>) -> Self {
         Self { source: source.to_owned(), message: message.into(), ..Self::default() }
+    }
+
+    /// The problem for a command without the server, which does without the files that the server alone needs.
+    pub(crate) fn without_server(self) -> Self {
+        Self { is_warning: self.is_warning || self.is_of_server, ..self }
     }
 
     /// The words for a log line, whose level shows a warning.

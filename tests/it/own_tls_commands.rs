@@ -187,6 +187,56 @@ fn a_certificate_for_another_host_fails_a_check_and_a_start_only_warns_of_it() {
     running.wait_for("Listening on https://");
 }
 
+/// They ended with 78, although the running evertoken still had the key that fits.
+#[test]
+fn commands_without_the_server_do_without_a_certificate_that_fits() {
+    let issuer = StrictIssuer::start(3600);
+    issuer.knows("the-seed");
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    let config = format!(
+        "settings: {{listen: ['127.0.0.1:0', 'unix:{at}/s'], state_dir: state, token_endpoint: true, tls: {{cert_file: \
+         cert.pem, key_file: key.pem}}}}\nproviders: [{{name: P, type: generic, base_url: \"http://127.0.0.1:9\", \
+         auto_refresh_config: {{token_url: '{}', client_id_env: ID, client_auth: none, refresh_token_env: SEED}}}}]\n",
+        issuer.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let variables = [("ID", "c"), ("SEED", "the-seed"), ("PATH", "/bin:/usr/bin")];
+    Pair::new().write(folder.path());
+    let running = Binary::start(folder.path(), &["run"], &variables);
+    running.wait_for("Successfully refreshed");
+    running.wait_for("Listening on unix:");
+    let exec = ["exec", "--env", "T", "--", "sh", "-c", "echo $T"];
+    let unfit: [&dyn Fn(); 3] = [
+        &|| std::fs::write(folder.path().join("key.pem"), Pair::new().key).unwrap(),
+        &|| std::fs::write(folder.path().join("cert.pem"), "").unwrap(),
+        &|| std::fs::remove_file(folder.path().join("key.pem")).unwrap(),
+    ];
+    for spoil in unfit {
+        spoil();
+        for command in [&["token"][..], &exec] {
+            let printed = run(folder.path(), command, &variables);
+            let told = (text(&printed.stdout), text(&printed.stderr));
+            assert_eq!(told, ("access-the-seed-1\n".to_owned(), String::new()));
+        }
+    }
+    let handed_out =
+        || running.lines().iter().filter(|line| line.contains("Handed out the token")).count();
+    eventually("all came over the unix socket", || handed_out() == 6);
+    drop(running);
+    // Without it, the state folder has the token.
+    let printed = run(folder.path(), &["token"], &variables);
+    assert_eq!(text(&printed.stdout), "access-the-seed-1\n", "{}", text(&printed.stderr));
+    let refreshed = run(folder.path(), &["refresh"], &variables);
+    assert_eq!(refreshed.status.code(), Some(0), "{}", text(&refreshed.stderr));
+    let told = text(&refreshed.stderr);
+    assert!(told.contains("[WARN] providers.yaml:1:") && told.contains("'cert.pem'"), "{told}");
+    for command in [&["run"][..], &["check"]] {
+        let refused = run(folder.path(), command, &variables);
+        assert_eq!(refused.status.code(), Some(78), "{}", text(&refused.stderr));
+    }
+}
+
 /// Only the log said so, once.
 #[test]
 fn a_renewal_that_failed_is_told_until_one_succeeds() {

@@ -108,6 +108,12 @@ impl<'a> Section<'a> {
         self.report_problem(self.path.key(key), problem);
     }
 
+    /// The same, for a file that the server alone needs.
+    pub(crate) fn error_of_server(&self, key: &str, message: impl Into<String>) {
+        let problem = Problem { message: message.into(), is_of_server: true, ..Problem::default() };
+        self.report_problem(self.path.key(key), problem);
+    }
+
     /// Reports a problem with `key` itself, which may have no value.
     pub(crate) fn error_at_key(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key).itself(), message.into(), false);

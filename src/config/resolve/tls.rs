@@ -69,7 +69,7 @@ fn judge_files(section: &Section<'_>, key_key: &'static str, tls: &OwnTls, sourc
     }
     let shown = |file: &SecretFile| file.path.display().to_string();
     let unusable = |key: &'static str, file: &SecretFile, why: &dyn std::fmt::Display| {
-        section.error(key, format!("'{}' can't be used: {why}", shown(file)));
+        section.error_of_server(key, format!("'{}' can't be used: {why}", shown(file)));
     };
     match (tls.key.signing_key(), tls.certificate.certificate()) {
         (Ok(Ok(key)), Ok(Ok(own))) if !own.is_of(&key) => {
@@ -82,7 +82,7 @@ fn judge_files(section: &Section<'_>, key_key: &'static str, tls: &OwnTls, sourc
                 ),
                 None => format!("the certificate in '{shown}' belongs to another key"),
             };
-            section.error(CERTIFICATE, message);
+            section.error_of_server(CERTIFICATE, message);
         }
         (Ok(Ok(_)), Ok(Ok(own))) => {
             if let Err(why) = tls.certificate.chain() {
@@ -109,7 +109,7 @@ fn judge_files(section: &Section<'_>, key_key: &'static str, tls: &OwnTls, sourc
 /// Reports a file that can't be read.
 fn is_there(section: &Section<'_>, key: &'static str, file: &SecretFile) -> bool {
     if let Err(missing) = &file.found {
-        section.error(key, missing.to_string());
+        section.error_of_server(key, missing.to_string());
     }
     file.found.is_ok()
 }
