@@ -1,6 +1,7 @@
 //! `evertoken run`: the proxy in the foreground, and its signals.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,7 +47,8 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
     let handed = handed::take(variable).map_err(|error| tell(error, CANT_BIND))?;
     let listen = Listen { by_command_line: listen, handed: handed.iter().map(address).collect() };
     let read = move || -> Result<(Config, Vec<String>), Vec<Problem>> {
-        let (config, warnings) = load(&files, Variables::of_named(&files))?;
+        let (config, mut warnings) = load(&files, Variables::of_named(&files))?;
+        warnings.extend(listen.left_out(&config.settings.listen));
         let config = listen.applied_to(config).map_err(|problem| vec![problem])?;
         Ok((config, warnings))
     };
@@ -152,6 +154,48 @@ impl Listen {
         }
         config.settings.listen = addresses;
         Ok(config)
+    }
+
+    /// Warnings about addresses that are not listened on, because of the sockets that were handed over.
+    fn left_out(&self, configured: &[ListenAddress]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.handed.is_empty() {
+            return warnings;
+        }
+        let handed: Vec<_> = self.handed.iter().map(ToString::to_string).collect();
+        let handed = handed.join(", ");
+        if let Some(address) = &self.by_command_line {
+            warnings.push(format!(
+                "--listen {address} is left out: the service manager handed over {handed} (LISTEN_FDS)"
+            ));
+        }
+        let is_found = |one: &ListenAddress| self.handed.iter().any(|own| is_found_at(one, own));
+        if !configured.iter().any(is_found) {
+            warnings.push(format!(
+                "The service manager handed over {handed} (LISTEN_FDS), which the file does not name: `evertoken \
+                 status`, `token` and `reload` look for evertoken at the addresses in the file, so name it there too"
+            ));
+        }
+        warnings
+    }
+}
+
+/// True if a command that looks for evertoken at `configured` finds the socket that is bound to `handed`.
+fn is_found_at(configured: &ListenAddress, handed: &ListenAddress) -> bool {
+    use ListenAddress::{Tcp, Unix};
+    let ip = |host: &str| host.parse::<IpAddr>().map(|address| address.to_canonical()).ok();
+    match (configured, handed) {
+        (Unix { path, .. }, Unix { path: handed, .. }) => path == handed,
+        (Tcp { port, .. }, Tcp { port: handed, .. }) if port != handed => false,
+        // A name may be that of any address.
+        (Tcp { host, .. }, Tcp { host: handed, .. }) => match (ip(host), ip(handed)) {
+            (Some(own), Some(handed)) => {
+                let is_local = own.is_unspecified() && handed.is_loopback();
+                own == handed || handed.is_unspecified() || is_local
+            }
+            _ => true,
+        },
+        _ => false,
     }
 }
 

@@ -78,6 +78,43 @@ fn sockets_of_the_service_manager_take_the_place_of_configured_ones_and_outlive_
     assert!(!next.lines().iter().any(|line| line.contains("unix:")));
 }
 
+/// `--listen` was left out without a word, and `status` asked an address at which nobody listened.
+#[test]
+fn what_handed_sockets_leave_out_is_told() {
+    let folder = configured("", "http://127.0.0.1:9");
+    let begin = |more: &str| {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let script = format!(
+            "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec {} run {more}",
+            env!("CARGO_BIN_EXE_evertoken")
+        );
+        let running =
+            Binary::start_shell_with(folder.path(), &script, &VARIABLES, socket.into(), None);
+        running.wait_for(&format!("Listening on http://{address}"));
+        (running, address)
+    };
+    let (running, address) = begin("--listen 127.0.0.1:2");
+    let line = running.wait_for("--listen 127.0.0.1:2 is left out");
+    assert!(line.contains("WARN") && line.contains(&format!("handed over {address}")), "{line}");
+    let line = running.wait_for("which the file does not name");
+    assert!(line.contains("WARN") && line.contains("`evertoken status`"), "{line}");
+    // A file that names it.
+    drop(running);
+    let configuration = folder.path().join("providers.yaml");
+    let text = fs::read_to_string(&configuration).unwrap();
+    fs::write(&configuration, text.replace("port: 1", &format!("port: {}", address.port())))
+        .unwrap();
+    let socket = TcpListener::bind(address).unwrap();
+    let running = start(folder.path(), socket, None);
+    running.wait_for("Listening on ");
+    assert!(
+        !running.lines().iter().any(|line| line.contains("LISTEN_FDS")),
+        "{:?}",
+        running.lines()
+    );
+}
+
 /// Ends the clients when it is dropped, also by a failure.
 struct Over(Arc<AtomicBool>);
 
