@@ -273,7 +273,9 @@ pub(crate) fn untried_refresh(config: &Config) -> Option<String> {
 
 fn plain(error: UpstreamError) -> String {
     match error {
-        UpstreamError::Unreachable(why) => format!("no connection: {why}"),
+        UpstreamError::Unreachable(why) | UpstreamError::NoTls(why) => {
+            format!("no connection: {why}")
+        }
         UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => format!("no answer: {why}"),
         UpstreamError::Short(shortage) => shortage.to_string(),
         UpstreamError::Unsendable(why) => why,

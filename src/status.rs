@@ -1,9 +1,12 @@
 //! `evertoken status`: asks a running instance for its providers' status.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use crate::bound::connect_unix;
 use crate::config::Egress;
 use crate::http::message::Headers;
 use crate::http::refusal::Code;
@@ -92,6 +95,12 @@ pub(crate) enum StatusError {
     /// The same over TLS, with the usual trust.
     #[error("{}; --config FILE trusts the certificate in its settings.tls", unasked(.0, .1))]
     UnaskedInTrust(String, UpstreamError),
+    /// The unix socket at this URL is not open to this user.
+    #[error(
+        "{0} can't be reached: {1}; run this as the user that runs evertoken, or as root, or let others in with ?mode= in \
+         settings.listen"
+    )]
+    ClosedToUs(String, io::Error),
     /// The answer was cut.
     #[error("{0} breaks off its answer")]
     CutOff(String),
@@ -114,9 +123,23 @@ pub(crate) enum StatusError {
     NoReport(String),
 }
 
+impl StatusError {
+    /// True if another address of the same instance may be better.
+    fn is_of_address(&self) -> bool {
+        match self {
+            Self::ClosedToUs(..) => true,
+            Self::Unasked(_, error) | Self::UnaskedInTrust(_, error) => {
+                matches!(error, UpstreamError::Unreachable(_) | UpstreamError::NoTls(_))
+            }
+            _ => false,
+        }
+    }
+}
+
 fn unasked(url: &str, error: &UpstreamError) -> String {
     match error {
         UpstreamError::Unreachable(why) => format!("{url} can't be reached: {why}; is it running?"),
+        UpstreamError::NoTls(why) => format!("{url} can't be asked: {why}"),
         UpstreamError::Short(shortage) => shortage.to_string(),
         UpstreamError::Unsendable(why) => format!("{url} is no URL to ask: {why}"),
         UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {
@@ -139,11 +162,14 @@ pub(crate) fn run(instance: &Instance, options: StatusOptions, io: &mut StatusIo
         let width = size.map_or(WIDTH_MAX, |size| size.columns.min(WIDTH_MAX));
         let (text, is_ready) = match once(instance, options.form, io.is_coloured, width) {
             Ok(answered) => answered,
-            Err(error) if redraws => {
-                (table::wrapped(&error.to_string(), width).join("\n") + "\n", false)
+            Err(errors) if redraws => {
+                let lines = errors.iter().flat_map(|one| table::wrapped(&one.to_string(), width));
+                (lines.map(|line| line + "\n").collect(), false)
             }
-            Err(error) => {
-                (io.err)(&error.to_string());
+            Err(errors) => {
+                for error in &errors {
+                    (io.err)(&error.to_string());
+                }
                 (String::new(), false)
             }
         };
@@ -184,51 +210,78 @@ fn once(
     form: OutputForm,
     is_coloured: bool,
     width: usize,
-) -> Result<(String, bool), StatusError> {
+) -> Result<(String, bool), Vec<StatusError>> {
     if form == OutputForm::Quiet {
         // This needs no key.
-        return Ok((String::new(), get(instance, "/-/ready", TIMEOUTS.response)?.0 == 200));
+        return Ok((String::new(), get(instance, "/-/ready", TIMEOUTS.response)?.status == 200));
     }
-    let (text, report) = ask(instance)?;
+    let asked = get(instance, "/-/status", TIMEOUTS.response)?;
+    let report = report_in(&asked).map_err(|error| vec![error])?;
     let is_ready = report.ready;
     let text = match form {
-        OutputForm::Json => text,
-        _ => table::render(&report, &instance.url, is_coloured, width),
+        OutputForm::Json => asked.text,
+        _ => table::render(&report, asked.url, is_coloured, width),
     };
     Ok((text, is_ready))
 }
 
-/// Gets `/-/status`: its text, and its content.
-fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
-    let (status, text) = get(instance, "/-/status", TIMEOUTS.response)?;
-    match status {
-        200 => {}
-        401 => return Err(StatusError::WantsKey(instance.url.clone())),
-        403 if text.contains(Code::NotAllowed.as_str()) => {
-            return Err(StatusError::KeyIsLimited(instance.url.clone()));
-        }
-        _ if text.contains(PLAIN_TO_TLS) => {
-            return Err(StatusError::TakesTls(instance.url.clone()));
-        }
-        other => return Err(StatusError::Answers(instance.url.clone(), other)),
+/// The content of `/-/status`.
+fn report_in(asked: &Asked<'_>) -> Result<Report, StatusError> {
+    let (url, text) = (asked.url.to_owned(), &asked.text);
+    match asked.status {
+        200 => json::read(text.as_bytes()).map_err(|_| StatusError::NoReport(url)),
+        401 => Err(StatusError::WantsKey(url)),
+        403 if text.contains(Code::NotAllowed.as_str()) => Err(StatusError::KeyIsLimited(url)),
+        _ if text.contains(PLAIN_TO_TLS) => Err(StatusError::TakesTls(url)),
+        other => Err(StatusError::Answers(url, other)),
     }
-    let no_report = |_| StatusError::NoReport(instance.url.clone());
-    let report = json::read(text.as_bytes()).map_err(no_report)?;
-    Ok((text, report))
 }
 
-/// Gets `path` from the instance: the status and the body of its answer, which begins within `allowed`.
-pub(crate) fn get(
+/// An instance's answer.
+pub(crate) struct Asked<'a> {
+    /// The URL that answered.
+    pub url: &'a str,
+    /// Its status.
+    pub status: u16,
+    /// Its body.
+    pub text: String,
+}
+
+/// Gets `path` from the instance, at the first of its URLs that can be asked; its answer begins within `allowed`.
+pub(crate) fn get<'a>(
+    instance: &'a Instance,
+    path: &str,
+    allowed: Duration,
+) -> Result<Asked<'a>, Vec<StatusError>> {
+    let mut errors = Vec::new();
+    for url in &instance.urls {
+        match get_at(url, instance, path, allowed) {
+            Ok((status, text)) => return Ok(Asked { url, status, text }),
+            Err(error) => {
+                let is_of_address = error.is_of_address();
+                errors.push(error);
+                if !is_of_address {
+                    break;
+                }
+            }
+        }
+    }
+    Err(errors)
+}
+
+fn get_at(
+    url: &str,
     instance: &Instance,
     path: &str,
     allowed: Duration,
 ) -> Result<(u16, String), StatusError> {
     let timeouts = Timeouts { response: allowed, ..TIMEOUTS };
-    let base = instance.url.trim_end_matches('/');
+    let base = url.trim_end_matches('/');
     let own_certificate = instance.certificate.clone();
     let egress = Egress { own_certificate, ..Egress::default() };
-    let upstream = match base.strip_prefix("unix:") {
-        Some(path) => Upstream::to_unix(path.into(), timeouts),
+    let socket = base.strip_prefix("unix:").map(Path::new);
+    let upstream = match socket {
+        Some(path) => Upstream::to_unix(path.to_owned(), timeouts),
         None => Upstream::new(base, &egress, timeouts, 0),
     };
     let upstream = upstream.map_err(|_| StatusError::BadUrl(base.to_owned()))?;
@@ -247,7 +300,10 @@ pub(crate) fn get(
     let sent = upstream.send(&request, &mut OutBody::Absent, None, &mut 0);
     let has_usual_trust = base.starts_with("https:") && instance.certificate.is_none();
     let unasked = if has_usual_trust { StatusError::UnaskedInTrust } else { StatusError::Unasked };
-    let mut answer = sent.map_err(|error| unasked(base.to_owned(), error))?;
+    let mut answer = sent.map_err(|error| match socket.and_then(closed_to_us) {
+        Some(why) => StatusError::ClosedToUs(base.to_owned(), why),
+        None => unasked(base.to_owned(), error),
+    })?;
     let status = answer.head.status;
     let (bytes, is_whole) = answer.read_ahead(ANSWER_MAX_BYTES, TIMEOUTS.idle);
     if !is_whole {
@@ -256,13 +312,20 @@ pub(crate) fn get(
     Ok((status, String::from_utf8_lossy(bytes).into_owned()))
 }
 
+/// The reason why we may not connect to the unix socket at `path`, if that is so.
+fn closed_to_us(path: &Path) -> Option<io::Error> {
+    let refused = connect_unix(path, TIMEOUTS.connect).err();
+    refused.filter(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_watched_instance_is_drawn_in_place_and_an_interruption_ends_it() {
-        let instance = Instance { url: "http://127.0.0.1:1".into(), key: None, certificate: None };
+        let urls = vec!["http://127.0.0.1:1".to_owned()];
+        let instance = Instance { urls, key: None, certificate: None };
         let told = |watches, is_terminal: bool| {
             let (mut out, mut err) = (String::new(), String::new());
             let (held, interrupted) = crossbeam_channel::bounded(0);

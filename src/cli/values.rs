@@ -3,18 +3,17 @@
 use crate::config::ListenAddress;
 
 /// `http://…` or `https://…`, or `HOST:PORT`, which means HTTP.
-pub(super) fn http_url(text: &str) -> Result<String, &'static str> {
-    match listen(text) {
-        Ok(ListenAddress::Tcp { .. }) if !text.contains("://") => {
-            return Ok(format!("http://{text}"));
-        }
-        Ok(address @ ListenAddress::Unix { .. }) => return Ok(address.to_string()),
-        _ => {}
+pub(super) fn http_url(text: &str) -> Result<String, String> {
+    if text.starts_with("unix:") {
+        return ListenAddress::parse(text).map(|address| address.to_string());
     }
     if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(text.to_owned());
     }
-    Err("write a URL, such as http://127.0.0.1:8080")
+    match listen(text) {
+        Ok(_) if !text.contains("://") => Ok(format!("http://{text}")),
+        _ => Err("write a URL, such as http://127.0.0.1:8080 or unix:/PATH".to_owned()),
+    }
 }
 
 /// `HOST:PORT`, an IPv6 address in brackets, or `unix:/PATH`.

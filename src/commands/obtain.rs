@@ -23,7 +23,7 @@ use crate::credential::{AccessToken, NO_TOKEN, waiting};
 use crate::json;
 use crate::logger::{Format, Options};
 use crate::peer;
-use crate::status::{Instance, get, own_certificate, url_at};
+use crate::status::{Asked, Instance, get, own_certificate, url_at};
 use crate::token::group::groups;
 use crate::token::refresher::obtain_once;
 use crate::token::store::TokenStore;
@@ -124,22 +124,23 @@ fn of_instance(provider: &ProviderConfig, config: &Config) -> FromInstance {
             refused = Some(why);
             continue;
         }
-        let instance = Instance { url, key: key.clone(), certificate: own_certificate(settings) };
+        let certificate = own_certificate(settings);
+        let instance = Instance { urls: vec![url], key: key.clone(), certificate };
         let path = format!("/-/token/{}", slug::in_path(&provider.slug));
         match get(&instance, &path, ANSWER_MAX) {
-            Ok((200, text)) => match AccessToken::of_json(&text) {
+            Ok(Asked { status: 200, text, url }) => match AccessToken::of_json(&text) {
                 Some(token) => return FromInstance::Token(token),
-                None => debug!("{} answers with no token", instance.url),
+                None => debug!("{url} answers with no token"),
             },
-            Ok((status, text)) => match no_token(&text) {
+            Ok(Asked { status, text, url }) => match no_token(&text) {
                 Some(why) => return FromInstance::None(why),
                 None if is_unix(&address) && status == 403 => {
                     let said = message(&text).unwrap_or(text);
-                    refused = Some(format!("{} gives no token: {said}", instance.url));
+                    refused = Some(format!("{url} gives no token: {said}"));
                 }
-                None => debug!("{} gives no token: {text}", instance.url),
+                None => debug!("{url} gives no token: {text}"),
             },
-            Err(error) => debug!("{error}"),
+            Err(errors) => errors.iter().for_each(|error| debug!("{error}")),
         }
     }
     refused.map_or(FromInstance::Unasked, FromInstance::None)

@@ -48,7 +48,7 @@ pub(crate) fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refus
     let (code, message) = match error {
         UpstreamError::ClientGone => return None,
         UpstreamError::RequestBody(error) => return refusal_for_body(error),
-        UpstreamError::Unreachable(why) => {
+        UpstreamError::Unreachable(why) | UpstreamError::NoTls(why) => {
             (Code::UpstreamUnreachable, format!("No connection to {provider}: {why}"))
         }
         UpstreamError::Short(shortage) => {
@@ -99,6 +99,7 @@ mod tests {
         let body = |fault| UpstreamError::RequestBody(BodyFault::into_io(fault));
         let cases = [
             (UpstreamError::Unreachable(text()), Some(Code::UpstreamUnreachable)),
+            (UpstreamError::NoTls(text()), Some(Code::UpstreamUnreachable)),
             (UpstreamError::Short(Shortage::Descriptors), Some(Code::OutOfResources)),
             (UpstreamError::Broken(text()), Some(Code::UpstreamBroken)),
             (UpstreamError::TimedOut(text()), Some(Code::UpstreamTimeout)),

@@ -23,8 +23,8 @@ pub(crate) struct PortUnknown;
 /// The instance to ask.
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
-    /// The URL without a path.
-    pub url: String,
+    /// Its URLs without a path, at least one, in the order in which they are tried.
+    pub urls: Vec<String>,
     /// The key to send, if needed.
     pub key: Option<Secret>,
     /// The certificate that its configuration names; None for the usual trust.
@@ -40,30 +40,35 @@ impl Instance {
         keys: Option<&str>,
     ) -> Result<Self, PortUnknown> {
         let own = config.and_then(|config| own_certificate(&config.settings));
-        let (url, certificate) = match (url, config) {
+        let (urls, certificate) = match (url, config) {
             // It may be the address of another host, or of a proxy before evertoken, so other certificates will do too.
-            (Some(url), _) => (url.to_owned(), own.map(|own| OwnTrust { is_only: false, ..own })),
-            (None, Some(config)) => (url_in(&config.settings)?, own),
-            (None, None) => (DEFAULT_URL.to_owned(), None),
+            (Some(url), _) => {
+                (vec![url.to_owned()], own.map(|own| OwnTrust { is_only: false, ..own }))
+            }
+            (None, Some(config)) => {
+                let settings = &config.settings;
+                (known_urls(&settings.listen, settings.tls.is_some())?, own)
+            }
+            (None, None) => (vec![DEFAULT_URL.to_owned()], None),
         };
         let own = config.and_then(|config| own_key(config.settings.inbound_keys.as_ref()?));
-        Ok(Self { url, key: own.cloned().or_else(|| first_of(keys)), certificate })
+        Ok(Self { urls, key: own.cloned().or_else(|| first_of(keys)), certificate })
     }
 
     /// The instance whose configuration is `text`, which can't be parsed; with a key from the first line of `keys`.
     pub(crate) fn guess(text: &str, keys: Option<&str>) -> Result<Self, PortUnknown> {
         let found = broken::listening(text);
         let is_tls = found.certificate.is_some();
-        let listed = found.listen.iter().filter_map(|written| ListenAddress::parse(written).ok());
-        let urls = listed.map(|address| url_at(&address, is_tls));
-        let single = || {
-            let host = found.host.as_deref().unwrap_or(DEFAULT_HOST);
-            url_of(scheme(is_tls), host, found.port.unwrap_or(DEFAULT_PORT))
-        };
-        let url = urls.reduce(Result::or).unwrap_or_else(single)?;
+        let written = found.listen.iter().filter_map(|text| ListenAddress::parse(text).ok());
+        let mut listen: Vec<_> = written.collect();
+        if listen.is_empty() {
+            let host = found.host.unwrap_or_else(|| DEFAULT_HOST.to_owned());
+            listen.push(ListenAddress::Tcp { host, port: found.port.unwrap_or(DEFAULT_PORT) });
+        }
+        let urls = known_urls(&listen, is_tls)?;
         // If it can't be read, the usual trust finds out.
         let certificate = found.certificate.and_then(|path| certificate_in(&path));
-        Ok(Self { url, key: first_of(keys), certificate })
+        Ok(Self { urls, key: first_of(keys), certificate })
     }
 }
 
@@ -72,10 +77,10 @@ fn first_of(keys: Option<&str>) -> Option<Secret> {
     keys?.lines().find_map(InboundKey::of_line)?.secret.text().cloned()
 }
 
-/// The first address that is known before the start.
-fn url_in(settings: &Settings) -> Result<String, PortUnknown> {
-    let urls = settings.listen.iter().map(|address| url_at(address, settings.tls.is_some()));
-    urls.reduce(Result::or).unwrap_or(Err(PortUnknown))
+/// The URLs of those addresses that are known before the start.
+fn known_urls(listen: &[ListenAddress], is_tls: bool) -> Result<Vec<String>, PortUnknown> {
+    let urls: Vec<_> = listen.iter().filter_map(|address| url_at(address, is_tls).ok()).collect();
+    if urls.is_empty() { Err(PortUnknown) } else { Ok(urls) }
 }
 
 /// The URL of an instance that listens on `address`, perhaps with TLS.
@@ -145,13 +150,17 @@ mod tests {
     #[test]
     fn the_address_is_that_of_the_command_line_the_configuration_or_the_usual_one() {
         let url = |settings: &str| {
-            Instance::choose(None, Some(&config(settings)), None).map(|instance| instance.url)
+            Instance::choose(None, Some(&config(settings)), None)
+                .map(|instance| instance.urls.join(" "))
         };
         assert_eq!(url("").unwrap(), DEFAULT_URL);
         assert_eq!(url("host: localhost, port: 81").unwrap(), "http://localhost:81");
         assert_eq!(url("host: \"::1\"").unwrap(), "http://[::1]:8080");
         assert_eq!(url("listen: ['127.0.0.1:0', 'unix:/run/s']").unwrap(), "unix:/run/s");
-        assert_eq!(url("listen: ['unix:/run/s', '[::1]:1']").unwrap(), "unix:/run/s");
+        assert_eq!(
+            url("listen: ['unix:/run/s', '[::1]:1']").unwrap(),
+            "unix:/run/s http://[::1]:1"
+        );
         let open = "auth: {enabled: true}";
         assert_eq!(url(&format!("host: \"0.0.0.0\", {open}")).unwrap(), "http://127.0.0.1:8080");
         assert_eq!(url(&format!("host: \"::\", {open}")).unwrap(), "http://[::1]:8080");
@@ -159,10 +168,11 @@ mod tests {
         assert_eq!(url(&of_link).unwrap(), "http://[fe80::1%eth0]:81");
         assert!(matches!(url("port: 0"), Err(PortUnknown)));
         let named = Instance::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
-        assert_eq!(named.url, "http://a:1");
-        assert_eq!(Instance::choose(None, None, None).unwrap().url, DEFAULT_URL);
+        assert_eq!(named.urls, ["http://a:1"]);
+        assert_eq!(Instance::choose(None, None, None).unwrap().urls, [DEFAULT_URL]);
         // Reads as much as possible of a text that is not YAML.
-        let guess = |text: &str| Instance::guess(text, None).map(|instance| instance.url);
+        let guess =
+            |text: &str| Instance::guess(text, None).map(|instance| instance.urls.join(" "));
         assert_eq!(guess("providers: [").unwrap(), DEFAULT_URL);
         let text = "settings: {host: '::', port: 81}\nproviders: [";
         assert_eq!(guess(text).unwrap(), "http://[::1]:81");

@@ -14,8 +14,8 @@ use rustls::{
 };
 
 /// The message for any other certificate.
-const OTHER: &str =
-    "it shows another certificate than the one in settings.tls (a new one is shown within seconds)";
+const OTHER: &str = "it shows another certificate than the one in settings.tls: it is another server, or an evertoken whose files of the \
+     certificate were replaced by ones that it can't use, for which its log has the reason";
 
 #[derive(Debug)]
 struct OwnVerifier {

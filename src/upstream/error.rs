@@ -11,6 +11,8 @@ use crate::shortage::Shortage;
 pub enum UpstreamError {
     /// No connection: nothing was sent.
     Unreachable(String),
+    /// A connection without the TLS that it needs: nothing was sent.
+    NoTls(String),
     /// evertoken ran out of a resource; the provider is not involved.
     Short(Shortage),
     /// A connection, but no HTTP response on it.

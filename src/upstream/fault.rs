@@ -58,6 +58,7 @@ impl Fault {
             Self::ClientGone => UpstreamError::ClientGone,
             Self::TimedOut => UpstreamError::Unreachable(TOO_LONG_TO_CONNECT.to_owned()),
             Self::Short(shortage) => UpstreamError::Short(shortage),
+            Self::Tls(_) => UpstreamError::NoTls(self.to_string()),
             other => UpstreamError::Unreachable(other.to_string()),
         }
     }

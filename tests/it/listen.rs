@@ -274,6 +274,59 @@ fn what_stands_in_the_way_of_a_socket_is_told_and_left_alone() {
     );
 }
 
+/// It asked the first one alone.
+#[test]
+fn status_asks_the_next_address_if_the_first_one_can_t_be_asked() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = configured(&format!("'unix:FOLDER/closed/s', '{free}'"));
+    let at = |name: &str| folder.path().join(name);
+    let file = at("providers.yaml");
+    let configuration =
+        fs::read_to_string(&file).unwrap().replace("FOLDER", folder.path().to_str().unwrap());
+    fs::write(&file, &configuration).unwrap();
+    fs::create_dir(at("closed")).unwrap();
+    let mut running = Binary::start(folder.path(), &["run"], &KEY);
+    running.wait_for(&format!("Listening on http://{free}"));
+    let allow =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    allow(&at("closed"), 0);
+    allow(folder.path(), 0o755);
+    // Root may connect to every socket.
+    let as_nobody = |arguments: &str| {
+        let script = format!(
+            "if [ $(id -u) = 0 ]; then exec setpriv --reuid 65534 --clear-groups {0} {arguments}; fi; exec {0} {arguments}",
+            env!("CARGO_BIN_EXE_evertoken")
+        );
+        Binary::start_shell(folder.path(), &script, &[KEY[0], ("PATH", "/usr/bin:/bin")])
+    };
+    for form in ["", "--quiet", "--json"] {
+        let mut status = as_nobody(&format!("status {form}"));
+        assert_eq!(status.code(), Some(0), "{:?}", status.lines());
+    }
+    let mut closed = as_nobody(&format!("status --url unix:{}/closed/s", folder.path().display()));
+    assert_eq!(closed.code(), Some(1));
+    let line = closed.wait_for("Permission denied");
+    assert!(line.contains("run this as the user that runs evertoken, or as root"), "{line}");
+    assert!(!line.contains("is it running?"), "{line}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.code(), Some(0));
+    // Both have a line.
+    let status = run(folder.path(), &["status"], &KEY);
+    assert_eq!(status.status.code(), Some(1));
+    let told = text(&status.stderr);
+    assert!(told.contains("closed/s can't be reached"), "{told}");
+    assert!(told.contains(&format!("http://{free} can't be reached")), "{told}");
+}
+
+#[test]
+fn a_url_with_a_relative_path_is_told_as_such() {
+    let folder = configured("'127.0.0.1:0'");
+    let status = run(folder.path(), &["status", "--url", "unix:run/s"], &KEY);
+    assert_eq!(status.status.code(), Some(2));
+    let told = text(&status.stderr);
+    assert!(told.contains("write the absolute path of a socket file"), "{told}");
+}
+
 /// The advice was to set `settings.tls`, which is not for unix sockets.
 #[test]
 fn a_client_that_speaks_tls_to_a_unix_socket_is_told_what_helps() {

@@ -579,6 +579,7 @@ fn status_and_reload_reach_an_evertoken_that_speaks_tls() {
     let status = run(other.path(), &["status"], &KEY);
     let told = text(&status.stderr);
     assert!(told.contains("another certificate than the one in settings.tls"), "{told}");
+    assert!(!told.contains("is it running?") && !told.contains("can't be reached"), "{told}");
     write_config(folder.path(), port, "null");
     let reload = run(folder.path(), &["reload"], &KEY);
     let (out, err) = (text(&reload.stdout), text(&reload.stderr));
