@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use log::{info, warn};
+use socket2::Socket;
 
 use crate::assemble::{Environment, Load, StartError};
 use crate::bound::Bound;
 use crate::clock::Deadline;
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ListenAddress, ServerKind};
 use crate::current::Current;
-use crate::ingress::bind::{Listener, bind};
+use crate::ingress::bind::Listener;
+use crate::ingress::kept;
 use crate::ingress::listeners::Listeners;
 use crate::ingress::{Server, Service};
 use crate::proxy::state::Proxy;
@@ -22,6 +24,7 @@ use crate::token::state_file::{check_writable, exposures};
 /// A running proxy. Dropping it stops everything at once; [`App::stop`] stops gracefully.
 pub struct App {
     bound: Vec<Bound>,
+    kept: Vec<Arc<Socket>>,
     server: Server,
     current: Arc<Current>,
     supervisor: Supervisor,
@@ -49,20 +52,20 @@ impl App {
             warn!("Tokens are open to others: {exposure}");
         }
         // After the state folder was made, because a socket may be in it.
-        let bind = |address: &ListenAddress| {
-            bind(address, &settings.listen)
-                .map_err(|error| StartError::Bind(address.clone(), error))
-        };
-        let listeners = match &*handed {
-            [] => settings.listen.iter().map(bind).collect::<Result<_, _>>()?,
-            [..] => handed,
-        };
+        let (kept, handed): (Vec<_>, Vec<_>) = handed.into_iter().partition(Listener::is_kept);
+        let addresses: &[ListenAddress] = if handed.is_empty() { &settings.listen } else { &[] };
+        let ours = kept::bind_all(addresses, kept);
+        let ours = ours.map_err(|(address, error)| StartError::Bind(address, error))?;
         let certificate = settings
             .tls
             .as_ref()
             .map(|tls| OwnCertificate::read(tls.paths(), &environment.clock).map(Arc::new));
         let certificate = certificate.transpose().map_err(StartError::Tls)?;
-        let mut listeners: Vec<Listener> = listeners;
+        let mut listeners: Vec<Listener> = handed.into_iter().chain(ours).collect();
+        if let (ServerKind::Builtin, Some(keep)) = (settings.server, environment.supervisor.keep) {
+            kept::hand_in(&mut listeners, &keep);
+        }
+        let kept = listeners.iter().filter(|one| one.is_kept()).map(Listener::socket).collect();
         if let Some(certificate) = &certificate {
             for one in &mut listeners {
                 one.speak_tls(certificate);
@@ -89,12 +92,17 @@ impl App {
             Watchdog::start(supervisor.clone(), period, (asked, certificate), status)
         });
         let watchdog = watchdog.transpose().map_err(StartError::Thread)?;
-        Ok(Self { bound, server, current, supervisor, watchdog })
+        Ok(Self { bound, kept, server, current, supervisor, watchdog })
     }
 
     /// The first listening address with a port.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.bound.iter().find_map(Bound::port)
+    }
+
+    /// Our sockets of which the service manager keeps copies.
+    pub(crate) fn kept(&self) -> Vec<Arc<Socket>> {
+        self.kept.clone()
     }
 
     /// The configuration in use, which obeys orders to reload and to refresh, on any thread.

@@ -15,6 +15,7 @@ pub(crate) mod door;
 pub(crate) mod guest;
 pub(crate) mod handed;
 pub(crate) mod hosting;
+pub(crate) mod kept;
 pub(crate) mod listener;
 pub(crate) mod listeners;
 pub(crate) mod live;

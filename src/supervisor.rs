@@ -1,12 +1,18 @@
-//! Messages to systemd (`sd_notify`): ready, reloading, stopping, alive. Without systemd, it does nothing.
+//! Messages to systemd (`sd_notify`): ready, reloading, stopping, alive, and sockets to keep. Without systemd, it does nothing.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
 use sd_notify::NotifyState;
+use socket2::Socket;
 
 pub(crate) mod watchdog;
+
+/// The name with which systemd keeps our sockets, and hands them over again.
+pub(crate) const KEPT: &str = "kept";
 
 /// The message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,15 +31,19 @@ pub enum Stage {
 #[derive(Clone)]
 pub struct Supervisor {
     tell: Arc<dyn Fn(&Stage) + Send + Sync>,
+    /// Gives a copy of a listening socket to the service manager, for the next evertoken; None if it keeps none.
+    pub(crate) keep: Option<fn(&Socket) -> io::Result<()>>,
     /// The silence after which the service manager considers evertoken dead; None if nobody watches.
     pub watchdog: Option<Duration>,
 }
 
 impl Supervisor {
     /// systemd, if it started this process: `$NOTIFY_SOCKET` says so, and `$WATCHDOG_USEC` with `$WATCHDOG_PID` set
-    /// the interval for signs of life.
-    pub fn systemd() -> Self {
-        Self::from_fn(tell_systemd, sd_notify::watchdog_enabled())
+    /// the interval for signs of life. `$FDSTORE`, which is `room` here, is the number of sockets that it keeps.
+    pub fn systemd(room: Option<&str>) -> Self {
+        let keeps = room.and_then(|room| room.parse::<u64>().ok()).is_some_and(|room| room > 0);
+        let keep = keeps.then_some(keep_by_systemd as fn(&Socket) -> io::Result<()>);
+        Self { keep, ..Self::from_fn(tell_systemd, sd_notify::watchdog_enabled()) }
     }
 
     /// A receiver that ignores everything.
@@ -46,13 +56,18 @@ impl Supervisor {
         tell: impl Fn(&Stage) + Send + Sync + 'static,
         watchdog: Option<Duration>,
     ) -> Self {
-        Self { tell: Arc::new(tell), watchdog }
+        Self { tell: Arc::new(tell), keep: None, watchdog }
     }
 
     /// Sends the message.
     pub fn tell(&self, stage: &Stage) {
         (self.tell)(stage);
     }
+}
+
+fn keep_by_systemd(socket: &Socket) -> io::Result<()> {
+    let message = [NotifyState::FdStore, NotifyState::FdName(KEPT)];
+    sd_notify::notify_with_fds(&message, &[socket.as_fd()])
 }
 
 fn tell_systemd(stage: &Stage) {

@@ -348,7 +348,7 @@ pub(super) fn environment(clock: Clock) -> Environment {
         clock,
         rng: fastrand::Rng::new(),
         timer: crossbeam_channel::after,
-        supervisor: Supervisor::systemd(),
+        supervisor: Supervisor::systemd(variable("FDSTORE").as_deref()),
     }
 }
 

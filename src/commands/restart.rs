@@ -16,6 +16,7 @@ use std::time::Duration;
 use log::{error, warn};
 use socket2::Socket;
 
+use crate::ingress::kept;
 use crate::logger;
 use crate::thread;
 use crate::token::{command, uninterrupted};
@@ -33,14 +34,16 @@ pub struct Program {
     pub arguments: Vec<OsString>,
     /// The sockets that a service manager handed over, which it gets again.
     pub handed: Vec<Arc<Socket>>,
+    /// Its own sockets, of which a service manager has copies. It binds the addresses anew, so these have to be closed.
+    pub kept: Vec<Arc<Socket>>,
 }
 
 impl Program {
-    /// The program of this process, to which a service manager handed these sockets over; None if the system does not
-    /// say which it is.
-    pub(super) fn of_process(handed: Vec<Arc<Socket>>) -> Option<Self> {
+    /// The program of this process, to which a service manager `handed` sockets over, and for which it keeps others; None
+    /// if the system does not say which it is.
+    pub(super) fn of_process(handed: Vec<Arc<Socket>>, kept: Vec<Arc<Socket>>) -> Option<Self> {
         let file = std::env::current_exe().ok()?;
-        Some(Self { file, arguments: std::env::args_os().skip(1).collect(), handed })
+        Some(Self { file, arguments: std::env::args_os().skip(1).collect(), handed, kept })
     }
 
     /// From now on, starts this program after a panic that ends the process, or a thread that lasts. `uptime` returns
@@ -67,6 +70,7 @@ impl Program {
         command::kill_all();
         warn!("Starting anew, since a thread ended by a panic; please report it");
         logger::flush();
+        kept::close(self.kept.iter().map(AsRef::as_ref));
         for socket in &self.handed {
             // The environment, which stays the same, names it by its number.
             let _ = socket.set_cloexec(false);
@@ -85,8 +89,12 @@ mod tests {
 
     #[test]
     fn a_program_that_panics_at_its_start_is_not_started_again_and_again() {
-        let nothing =
-            Program { file: "/nonexistent".into(), arguments: Vec::new(), handed: Vec::new() };
+        let nothing = Program {
+            file: "/nonexistent".into(),
+            arguments: Vec::new(),
+            handed: Vec::new(),
+            kept: Vec::new(),
+        };
         // A try would fail, and end the process of this test.
         nothing.start_if_due(Duration::ZERO);
         nothing.start_if_due(Duration::from_millis(9_999));

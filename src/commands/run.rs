@@ -45,7 +45,7 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
     let named = files.environment.clone();
     // Before anything is opened.
     let handed = handed::take(variable).map_err(|error| tell(error, CANT_BIND))?;
-    let listen = Listen { by_command_line: listen, handed: handed.iter().map(address).collect() };
+    let listen = Listen { by_command_line: listen, handed: replacing(&handed) };
     let read = move || -> Result<(Config, Vec<String>), Vec<Problem>> {
         let (config, mut warnings) = load(&files, Variables::of_named(&files))?;
         warnings.extend(listen.left_out(&config.settings.listen));
@@ -72,7 +72,7 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
             StartError::Provider(..) | StartError::Tls(_) => fail(error, BAD_CONFIG),
             StartError::Thread(_) => fail(error, FAILED),
         })?;
-    if let Some(program) = Program::of_process(sockets) {
+    if let Some(program) = Program::of_process(sockets, app.kept()) {
         program.start_after_panics(move || started.elapsed());
     }
     serve(app, signals, state_dir, configuration);
@@ -197,6 +197,11 @@ fn is_found_at(configured: &ListenAddress, handed: &ListenAddress) -> bool {
         },
         _ => false,
     }
+}
+
+/// The addresses of those that take the place of configured ones. A kept socket is at an address that was configured.
+fn replacing(handed: &[Listener]) -> Vec<ListenAddress> {
+    handed.iter().filter(|one| !one.is_kept()).map(address).collect()
 }
 
 /// The address of a socket that was handed over.

@@ -42,6 +42,8 @@ pub struct Listener {
     file: Option<SocketFile>,
     /// A service manager bound it and keeps it.
     pub(super) is_handed: bool,
+    /// It is ours, and the service manager keeps a copy for the next evertoken.
+    pub(super) is_kept: bool,
     /// The certificate for its clients, if they speak TLS.
     pub(super) tls: Option<Arc<OwnCertificate>>,
 }
@@ -55,6 +57,11 @@ impl Listener {
         Self { is_handed: true, ..Self::new(socket, bound) }
     }
 
+    /// A socket of an earlier evertoken, of which the service manager kept a copy.
+    pub(super) fn kept(socket: Socket, bound: Bound) -> Self {
+        Self { is_kept: true, ..Self::new(socket, bound) }
+    }
+
     fn new(socket: Socket, bound: Bound) -> Self {
         Self {
             socket: Arc::new(socket),
@@ -63,6 +70,7 @@ impl Listener {
             tally: Arc::default(),
             file: None,
             is_handed: false,
+            is_kept: false,
             tls: None,
         }
     }
@@ -70,6 +78,16 @@ impl Listener {
     /// The socket itself.
     pub(crate) fn socket(&self) -> Arc<Socket> {
         self.socket.clone()
+    }
+
+    /// True for a socket of an earlier evertoken, and for one that the next one will get.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// True if it goes on listening when this process has ended.
+    pub(super) fn outlives_us(&self) -> bool {
+        self.is_handed || self.is_kept
     }
 
     /// The address as bound.
@@ -104,14 +122,16 @@ impl Listener {
 /// Binds `address`, one of `all` that are to be bound, and listens.
 pub fn bind(address: &ListenAddress, all: &[ListenAddress]) -> io::Result<Listener> {
     let listener = match address {
-        ListenAddress::Tcp { host, port } => {
-            let shares_port = |one: &ListenAddress| matches!(one, ListenAddress::Tcp { port: other, .. } if other == port);
-            // `[::]` takes IPv4 too, unless another address is there for that.
-            bind_tcp(host, *port, all.iter().filter(|one| shares_port(one)).count() > 1)
-        }
+        ListenAddress::Tcp { host, port } => bind_tcp(host, *port, is_v6_alone(*port, all)),
         ListenAddress::Unix { path, mode } => bind_unix(path, *mode),
     };
     Ok(Listener { configured: Some(address.to_string()), ..listener? })
+}
+
+/// True if `[::]` with this port is for IPv6 alone: it takes IPv4 too, unless another one of `all` is there for that.
+pub(super) fn is_v6_alone(port: u16, all: &[ListenAddress]) -> bool {
+    let shares_port = |one: &&ListenAddress| matches!(one, ListenAddress::Tcp { port: other, .. } if *other == port);
+    all.iter().filter(shares_port).count() > 1
 }
 
 /// Binds `host`, a name or an address.

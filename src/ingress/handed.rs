@@ -1,5 +1,6 @@
-//! Listening sockets that a service manager bound and hands over at the start (`sd_listen_fds(3)`), such as systemd with a
-//! `.socket` unit. The service manager keeps them, so no connection is refused while evertoken restarts.
+//! Listening sockets that a service manager hands over at the start (`sd_listen_fds(3)`): those that it bound itself, such as
+//! systemd with a `.socket` unit, and those of an earlier evertoken that it kept (`ingress/kept.rs`). It keeps both, so no
+//! connection is refused while evertoken restarts.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,6 +11,7 @@ use crate::bound::Bound;
 use crate::config::ADDRESSES_MAX;
 use crate::ingress::bind::Listener;
 use crate::platform;
+use crate::supervisor::KEPT;
 
 /// The number of the first descriptor.
 const FIRST: usize = 3;
@@ -28,9 +30,12 @@ pub(crate) fn take(variable: impl Fn(&str) -> Option<String>) -> io::Result<Vec<
         let why = "LISTEN_PID or LISTEN_FDS, which a service manager sets, is not a number";
         io::Error::new(io::ErrorKind::InvalidInput, why)
     })?;
-    let sockets = handed.into_iter().map(|(_, descriptor)| descriptor.into_std());
-    let listener = |(index, descriptor)| {
-        listener(descriptor).map_err(|why| {
+    let listener = |(index, (name, descriptor)): (
+        usize,
+        (Option<String>, sd_listen_fds::OwnedFd),
+    )| {
+        let is_kept = name.as_deref() == Some(KEPT);
+        listener(descriptor.into_std(), is_kept).map_err(|why| {
             let number = FIRST + index;
             let message = format!(
                 "descriptor {number}, which the service manager handed over (LISTEN_FDS), can't be used: {why}"
@@ -38,15 +43,16 @@ pub(crate) fn take(variable: impl Fn(&str) -> Option<String>) -> io::Result<Vec<
             io::Error::new(why.kind(), message)
         })
     };
-    sockets.enumerate().map(listener).collect()
+    handed.into_iter().enumerate().map(listener).collect()
 }
 
-fn listener(descriptor: OwnedFd) -> io::Result<Listener> {
+fn listener(descriptor: OwnedFd, is_kept: bool) -> io::Result<Listener> {
     let socket = Socket::from(descriptor);
     // A command for a token must not keep it open.
     socket.set_cloexec(true)?;
     let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
-    if socket.r#type()? != Type::STREAM || !platform::is_listener(&socket)? {
+    // One of ours may have been shut down, which is for `ingress/kept.rs` to see.
+    if socket.r#type()? != Type::STREAM || !(is_kept || platform::is_listener(&socket)?) {
         return Err(wrong(
             "it is no socket that listens; a .socket unit needs ListenStream= and Accept=no",
         ));
@@ -62,5 +68,5 @@ fn listener(descriptor: OwnedFd) -> io::Result<Listener> {
     if let Bound::Tcp(_) = bound {
         socket.set_tcp_nodelay(true)?;
     }
-    Ok(Listener::handed(socket, bound))
+    Ok(if is_kept { Listener::kept(socket, bound) } else { Listener::handed(socket, bound) })
 }

@@ -57,7 +57,7 @@ pub struct BuiltinServer {
 struct Listening {
     listener: Listener,
     socket: Arc<Socket>,
-    /// Ends the wait of the thread if the socket is the service manager's, since to shut it down would end it for all, or
+    /// Ends the wait of the thread if the service manager has the socket too, since to shut it down would end it for all, or
     /// if a shutdown does not end it.
     wake: Option<Arc<Wake>>,
     _accepting: Thread,
@@ -92,9 +92,9 @@ impl BuiltinServer {
         };
         for listener in listeners {
             let socket = listener.socket.clone();
-            let is_polled = listener.is_handed || !platform::SHUTDOWN_ENDS_ACCEPT;
+            let is_polled = listener.outlives_us() || !platform::SHUTDOWN_ENDS_ACCEPT;
             let wake = is_polled.then(Wake::new).transpose()?.map(Arc::new);
-            if listener.is_handed {
+            if listener.outlives_us() {
                 // Another process that has it too may be quicker to accept; to wait for the next client would outlast a
                 // stop.
                 socket.set_nonblocking(true)?;
@@ -139,11 +139,11 @@ impl BuiltinServer {
     }
 
     /// Lets in no new connection, but takes those that are connecting: closing the sockets would reset them, together
-    /// with requests that they may have sent. Who connects to a socket of the service manager waits in its queue for the
-    /// next evertoken.
+    /// with requests that they may have sent. Who connects to a socket that the service manager has too waits in its queue
+    /// for the next evertoken.
     fn take_who_connects(&mut self) {
-        let own = |one: &&mut Listening| !one.listener.is_handed;
-        for one in self.listening.iter_mut().filter(own) {
+        let ends = |one: &&mut Listening| !one.listener.outlives_us();
+        for one in self.listening.iter_mut().filter(ends) {
             if one.listener.is_unix() {
                 one.listener.remove_file();
             } else if let Err(error) = platform::let_in_no_newcomers(&one.socket) {
@@ -156,7 +156,7 @@ impl BuiltinServer {
         let someone_waits = || {
             self.listening
                 .iter()
-                .any(|one| !one.listener.is_handed && has_event(&*one.socket, PollFlags::IN))
+                .any(|one| !one.listener.outlives_us() && has_event(&*one.socket, PollFlags::IN))
         };
         while someone_waits() && !deadline.has_passed() {
             let _ = after(QUEUE_LOOK_EVERY).recv();

@@ -26,6 +26,7 @@ mod handed; // sockets of a service manager, and restarts with them
 mod hostile; // the cases of tests/data/hostile
 mod hosts; // a token store that is not there
 mod ingress; // the server under a service of our own
+mod kept; // our own sockets, which a service manager keeps
 mod keys; // keys of clients: by their hash, with certain models, with limits
 mod listen;
 mod listeners; // in the status, the metrics and on the page

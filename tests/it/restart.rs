@@ -54,7 +54,12 @@ fn a_thread_that_lasts_and_panics_is_replaced_by_a_new_start_of_the_same_process
         return;
     }
     let arguments = std::env::args_os().skip(1).collect();
-    let program = Program { file: std::env::current_exe().unwrap(), arguments, handed: Vec::new() };
+    let program = Program {
+        file: std::env::current_exe().unwrap(),
+        arguments,
+        handed: Vec::new(),
+        kept: Vec::new(),
+    };
     program.start_after_panics(|| UPTIME);
     let panicking = spawn("refresher", STACK_BYTES, || panic!("on purpose")).unwrap();
     let (_open, never) = std::sync::mpsc::channel::<()>();
