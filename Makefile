@@ -10,8 +10,8 @@ OPTIONS ?= --write
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static dist test check portable deny test-dist test-clients test-hosts test-install hostile soak order bench bench-check bench-record install \
-    uninstall clean
+.PHONY: help run build static dist dist-check test check portable deny test-dist test-clients test-hosts test-install test-packages hostile soak order bench \
+    bench-check bench-record install uninstall clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
@@ -44,8 +44,13 @@ target/manual: target/release/manual
 static: target/static/evertoken ## a program that needs no library of the system, in target/static
 	@ls -l $<
 
-dist: ## static programs for x86_64, aarch64, armv7 and riscv64, with their sums, in target/dist (needs rustup, python3)
+dist: ## static programs for x86_64, aarch64, armv7 and riscv64, their packages, images and sums, in target/dist (needs rustup, python3, rpm)
+	CARGO="$(CARGO)" contrib/packages needs
 	CARGO="$(CARGO)" contrib/dist
+	CARGO="$(CARGO)" contrib/packages
+
+dist-check: ## all of `make dist` twice, of the last commit and in other folders, and compared
+	CARGO="$(CARGO)" contrib/reproduce
 
 # One build serves `make test` and `make hostile`. Most tests wait for a peer and not for the processor, hence
 # more of them at once than there are cores.
@@ -105,6 +110,9 @@ test-hosts: build ## five hosts on one token chain, under kills, stops and cuts 
 test-install: build static ## the installed files, each init system, and a newcomer's first hour (needs root, see tests/install/run)
 	tests/install/run
 	tests/clients/run first_hour.py
+
+test-packages: build static ## the packages alone, a part of `make test-install` (needs root, rpm)
+	tests/install/packages
 
 hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium, redis-server, promtool)
 	RUST_TEST_THREADS=16 $(TESTS) --test it -- slow::
