@@ -558,8 +558,23 @@ fn a_websocket_counts_as_a_request_in_flight_while_it_is_open() {
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
+    // A reload that takes its provider out, and one that brings it back with counts of its own.
+    let other = TestProxy::builder().provider("Q", "openai", &peer.url(), "auth_value: a");
+    assert_eq!(proxy.reload(&other).status, 200);
+    let in_flight = || proxy.ask(get("/-/status")).json()["in_flight"].clone();
+    assert_eq!(in_flight(), 1);
+    let again = TestProxy::builder().provider("P", "openai", &peer.url(), lines);
+    assert_eq!(proxy.reload(&again).status, 200);
+    assert_eq!((in_flight(), &tunnels()["open"]), (1.into(), &0.into()));
     drop(client);
-    eventually("it ends", || tunnels()["open"] == 0);
+    eventually("it ends", || in_flight() == 0);
+    // Its time is no answer's.
+    eventually("it is counted", || {
+        let metrics = proxy.ask(get("/-/metrics")).body;
+        metrics.contains("evertoken_websocket_duration_seconds_count{provider=\"P\"} 1\n")
+            && metrics.contains("evertoken_request_duration_seconds_count{provider=\"P\"} 0\n")
+            && metrics.contains("evertoken_time_to_first_byte_seconds_count{provider=\"P\"} 0\n")
+    });
     open(&proxy, "/");
 }
 
