@@ -93,7 +93,10 @@ pub(crate) enum StatusError {
     #[error("{}", unasked(.0, .1))]
     Unasked(String, UpstreamError),
     /// The same over TLS, with the usual trust.
-    #[error("{}; --config FILE trusts the certificate in its settings.tls", unasked(.0, .1))]
+    #[error(
+        "{}; --config FILE trusts the certificate in its settings.tls, if that can be read",
+        unasked(.0, .1)
+    )]
     UnaskedInTrust(String, UpstreamError),
     /// The unix socket at this URL is not open to this user.
     #[error(

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ServerConfig};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{TlsPaths, secret_file};
 use crate::secret::Secret;
-use crate::signing::{Certificate, SigningKey};
+use crate::signing::{Certificate, CertificateName, SigningKey};
 use crate::tls::trust;
 use crate::tls::validity::{Reminders, Validity};
 
@@ -57,6 +57,7 @@ struct Shown {
     /// Trusts the certificate.
     client: Arc<ClientConfig>,
     validity: Validity,
+    names: Vec<CertificateName>,
 }
 
 impl OwnCertificate {
@@ -90,6 +91,9 @@ impl OwnCertificate {
                             let ends = shown.validity.ends;
                             info!("'{file}' has a new certificate, which ends at {ends}");
                         }
+                        if let Some(lost) = shown.lost_names(&state.shown) {
+                            warn!("'{file}' has a new certificate, which is no longer for {lost}");
+                        }
                         *state = CertificateState::of(shown);
                     }
                 }
@@ -119,6 +123,16 @@ impl OwnCertificate {
     fn state(&self) -> MutexGuard<'_, CertificateState> {
         // It is set as a whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shown {
+    /// The names of the certificate `before` that this one is not for, if there are any.
+    fn lost_names(&self, before: &Self) -> Option<String> {
+        let has = |name: &str| self.names.iter().any(|own| own.is_for(name));
+        let mut lost: Vec<_> = before.names.iter().map(ToString::to_string).collect();
+        lost.retain(|name| !has(name));
+        (!lost.is_empty()).then(|| lost.join(", "))
     }
 }
 
@@ -180,7 +194,7 @@ fn make(
     let client = trust::trusting(own.der().to_vec(), None);
     let server = server_config(CertifiedKey::new(certificates, key), ticketer.clone());
     let validity = Validity { begins: own.begins, ends: own.ends };
-    Ok(Some(Shown { hash, server, client, validity }))
+    Ok(Some(Shown { hash, server, client, validity, names: own.names() }))
 }
 
 fn server_config(shown: CertifiedKey, ticketer: Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {

@@ -277,6 +277,19 @@ fn a_renewal_that_failed_is_told_until_one_succeeds() {
     assert!(usable(1));
 }
 
+/// Its clients were the first to notice.
+#[test]
+fn a_new_certificate_for_fewer_names_is_told() {
+    let folder = configured(&Pair::new(), "  port: 0");
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    let address = running.address();
+    let fewer = Pair::of("localhost", |_| {});
+    fewer.write(folder.path());
+    let line = running.wait_for("has a new certificate, which is no longer for 127.0.0.1");
+    assert!(line.contains("WARN"), "{line}");
+    assert!(ask(address, &fewer.usual(), HEALTHY).is_ok());
+}
+
 /// Nothing was said before clients refused it.
 #[test]
 fn a_certificate_that_ends_soon_is_told_in_the_log() {
