@@ -167,14 +167,22 @@ fn ours(process: u32) -> Result<u32, NoOutcome> {
     }
 }
 
-/// The process that listens on the configured address.
+/// The process that listens on one of the configured addresses; the error is about the first of them.
 fn find(config: &Config) -> Result<u32, NoOutcome> {
-    let place = config.settings.listen.iter().find_map(Place::of).ok_or(NoOutcome::PortUnknown)?;
-    match place.owner() {
+    let places = config.settings.listen.iter().filter_map(Place::of);
+    let found = places.map(|place| match place.owner() {
         Some(process) if process.name == "evertoken" => Ok(process.id),
         Some(process) => Err(NoOutcome::OtherListens(place, process)),
         None => Err(NoOutcome::NobodyListens(place)),
+    });
+    let mut first = None;
+    for outcome in found {
+        match outcome {
+            Ok(process) => return Ok(process),
+            Err(why) => _ = first.get_or_insert(why),
+        }
     }
+    Err(first.unwrap_or(NoOutcome::PortUnknown))
 }
 
 fn wait(

@@ -251,3 +251,25 @@ fn a_reload_that_moves_the_state_folder_says_how_it_went() {
     let output = reload(folder.path(), &running, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
+
+/// The first address alone was looked at.
+#[test]
+fn a_running_one_is_found_at_any_of_its_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let socket = folder.path().join("s");
+    let listen = format!("listen: ['unix:{}', '{free}']", socket.display());
+    configure(folder.path(), "", &["One"]);
+    let file = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap().replace("port: 0", &listen);
+    std::fs::write(&file, config).unwrap();
+    let running = Binary::start(folder.path(), &["run"], &[]);
+    running.wait_for(&format!("Listening on http://{free}"));
+    std::fs::remove_file(&socket).unwrap();
+    let output = run(folder.path(), &["reload"], &[]);
+    assert_eq!(text(&output.stdout), "providers.yaml: in use now\n", "{}", text(&output.stderr));
+    drop(running);
+    let output = run(folder.path(), &["reload"], &[]);
+    let told = text(&output.stderr);
+    assert!(told.contains("No visible evertoken listens on unix:"), "{told}");
+}
