@@ -1,12 +1,13 @@
 //! The thread that saves counts and the like to disk, so that no request and no page waits for a disk.
 //!
 //! A part of the program registers a [`Record`]: a name for the log, and a closure that saves. It gets a [`Reminder`],
-//! which it calls after each change. The bookkeeper saves all changed records together, at most every [`SAVE_EVERY`], and
-//! once more at the stop. A disk that is full is tried again; a disk that hangs holds up only this thread.
+//! which it calls after each change. The bookkeeper saves all changed records together, at most every
+//! `settings.save_interval`, and once more at the stop. A disk that is full is tried again; a disk that hangs holds up
+//! only this thread.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
@@ -15,9 +16,7 @@ use log::{info, warn};
 use crate::clock::Deadline;
 use crate::thread::{self, Thread, on_watched_thread};
 
-/// The time from a change to the write, in which further changes gather.
-pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(10);
-/// The same for a change that a restart must not lose.
+/// The time from a change that a restart must not lose to the write.
 pub(crate) const SAVE_SOON: Duration = Duration::from_secs(1);
 /// The wait before the next try after a failure.
 pub(crate) const RETRY: Duration = Duration::from_secs(30);
@@ -85,9 +84,18 @@ pub(crate) struct Registrar {
     unsaved: Arc<Mutex<Vec<Unsaved>>>,
     is_urgent: Arc<AtomicBool>,
     wake: Sender<()>,
+    save_every: SaveEvery,
 }
 
+/// The time from a change to the write, in which further changes gather.
+type SaveEvery = Arc<RwLock<Duration>>;
+
 impl Registrar {
+    /// Saves at most every `interval` from the next change on.
+    pub(crate) fn save_every(&self, interval: Duration) {
+        *self.save_every.write().unwrap_or_else(PoisonError::into_inner) = interval;
+    }
+
     /// Registers the record called `name`, which `save` writes to disk. `save` runs on the bookkeeper's thread, one record
     /// after another; it must not hold a lock that a request needs while it writes.
     pub(crate) fn add(
@@ -127,10 +135,12 @@ pub(crate) struct Bookkeeper {
 }
 
 impl Bookkeeper {
-    /// Starts the thread; `timer` makes the channels on which it waits.
+    /// Starts the thread, which saves at most every `interval`; `timer` makes the channels on which it waits.
     pub(crate) fn start(
         timer: impl Fn(Duration) -> Receiver<Instant> + Send + 'static,
+        interval: Duration,
     ) -> io::Result<Self> {
+        let save_every = Arc::new(RwLock::new(interval));
         let (registered, arrivals) = unbounded();
         let (wake, woken) = bounded(1);
         let (stop, stopped) = bounded(0);
@@ -143,13 +153,15 @@ impl Bookkeeper {
             timer: Box::new(timer),
             records: Vec::new(),
             is_urgent: is_urgent.clone(),
+            save_every: save_every.clone(),
         };
         let body = move || {
             let _running = running;
             work.run();
         };
         let thread = Some(thread::spawn("bookkeeper", STACK_BYTES, body)?);
-        let registrar = Registrar { records: registered, unsaved: Arc::default(), is_urgent, wake };
+        let (records, unsaved) = (registered, Arc::default());
+        let registrar = Registrar { records, unsaved, is_urgent, wake, save_every };
         Ok(Self { registrar, stop: Some(stop), ended, thread })
     }
 
@@ -192,6 +204,7 @@ struct Work {
     timer: Timer,
     records: Vec<Record>,
     is_urgent: Arc<AtomicBool>,
+    save_every: SaveEvery,
 }
 
 impl Work {
@@ -209,7 +222,8 @@ impl Work {
                     if self.is_urgent.swap(false, Ordering::AcqRel) && !is_soon {
                         (due, is_waiting, is_soon) = ((self.timer)(SAVE_SOON), true, true);
                     } else if !is_waiting {
-                        (due, is_waiting) = ((self.timer)(SAVE_EVERY), true);
+                        let interval = *self.save_every.read().unwrap_or_else(PoisonError::into_inner);
+                        (due, is_waiting) = ((self.timer)(interval), true);
                     }
                 }
                 recv(due) -> _ => {

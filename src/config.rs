@@ -119,6 +119,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Counts the tokens that answers report.
     pub usage: bool,
+    /// The time from a change of what is counted to its write, in which further changes gather.
+    pub save_interval: Duration,
     /// True if `/-/token/<slug>` hands out access tokens.
     pub token_endpoint: bool,
     /// The way to choose the next provider.

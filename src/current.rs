@@ -65,7 +65,8 @@ impl Current {
         load: Load,
     ) -> Result<Arc<Self>, StartError> {
         let started_at = environment.clock.wall();
-        let bookkeeper = Bookkeeper::start(environment.timer).map_err(StartError::Thread)?;
+        let bookkeeper = Bookkeeper::start(environment.timer, config.settings.save_interval)
+            .map_err(StartError::Thread)?;
         let registrar = bookkeeper.registrar().clone();
         let mut parts = Parts::new(environment, &config.settings, registrar);
         let providers = parts.providers(&config, None)?;
@@ -149,6 +150,7 @@ impl Current {
         let providers =
             parts.providers(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
         notes.extend(parts.listening.needs_restart(&old.settings, &config.settings));
+        parts.registrar.save_every(config.settings.save_interval);
         info!("{}", what_changed(&old.configured(), &config.providers));
         let departed = departed(&old, &providers);
         let (times, providers) = ((self.started_at, self.uptime), (providers, departed));

@@ -7,6 +7,8 @@ use crossbeam_channel::RecvTimeoutError;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The time in which changes gather.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
 
 /// A bookkeeper whose timers a test ends: each wait arrives at the test with the sender that ends it.
 fn start() -> (Bookkeeper, Receiver<(Duration, Sender<Instant>)>) {
@@ -16,7 +18,7 @@ fn start() -> (Bookkeeper, Receiver<(Duration, Sender<Instant>)>) {
         waits.send((length, end)).unwrap();
         ended
     };
-    (Bookkeeper::start(timer).unwrap(), waiting)
+    (Bookkeeper::start(timer, SAVE_EVERY).unwrap(), waiting)
 }
 
 fn end(wait: &Sender<Instant>) {
@@ -64,6 +66,24 @@ fn many_changes_are_one_save_and_an_unchanged_record_is_none() {
     assert_eq!(length, SAVE_EVERY);
     drop(bookkeeper);
     assert_eq!((calls.len(), other_calls.len()), (1, 0), "the stop saves a last time");
+}
+
+#[test]
+fn another_interval_holds_from_the_next_change_on() {
+    const OTHER: Duration = Duration::from_hours(1);
+    let (bookkeeper, waiting) = start();
+    let (calls, save) = counting(&Arc::default());
+    let reminder = bookkeeper.registrar().add("usage", save);
+    reminder.changed();
+    let (length, wait) = waiting.recv_timeout(PATIENCE).unwrap();
+    bookkeeper.registrar().save_every(OTHER);
+    end(&wait);
+    assert_eq!((length, calls.recv_timeout(PATIENCE)), (SAVE_EVERY, Ok(false)));
+    reminder.changed();
+    let (length, _wait) = waiting.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(length, OTHER);
+    drop(bookkeeper);
+    assert_eq!(calls.len(), 1, "the stop does not wait for it");
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(super) struct Parts {
     pub(super) listening: ListenSettings,
     pub(super) last_reload: Arc<LastReload>,
     /// Saves what is counted, and what is left of quotas.
-    registrar: Registrar,
+    pub(super) registrar: Registrar,
     /// Counts tokens; None before the first configuration that has `settings.usage`.
     usage: Option<Arc<Ledger>>,
 }

@@ -1,7 +1,9 @@
 //! The tokens of answers: counted by provider, model and key, whatever passes, and kept by day.
 
 use std::path::Path;
+use std::time::Duration;
 
+use crossbeam_channel::{after, never};
 use evertoken::testing::{Clock, Moment, Timestamp};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -255,6 +257,21 @@ fn nothing_is_counted_or_written_when_usage_is_off() {
     assert_eq!(proxy.ask(asking("/v1/messages", "alone")).status, 200);
     assert_eq!(metric(&proxy, "evertoken_usage_tokens_total"), [""; 0]);
     assert!(!proxy.into_folder().path().join("usage").exists());
+}
+
+/// Each save wears out flash memory.
+#[test]
+fn counts_gather_for_as_long_as_the_configuration_says() {
+    const SECONDS: u64 = 86_399;
+    // Only a wait of this length ends.
+    let timer = |length| {
+        if length == Duration::from_secs(SECONDS) { after(Duration::ZERO) } else { never() }
+    };
+    let peer = provider();
+    let proxy = builder(&peer).settings(&format!("save_interval: {SECONDS}")).timer(timer).start();
+    assert_eq!(proxy.ask(asking("/v1/messages", "alone")).status, 200);
+    let folder = proxy.folder().join("usage");
+    eventually("it is saved before the stop", || folder.exists());
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(crate) const HOMES: [(&str, &[&str]); 6] = [
             "host", "port", "listen", "log_level", "server", "state_dir", "max_connections",
             "max_body_bytes", "replay_body_bytes", "failure_cooldown", "shutdown_grace", "auth",
             "allowed_hosts", "allowed_origins", "selection_strategy", "token_endpoint", "tls",
-            "token_store", "tls_roots", "usage",
+            "token_store", "tls_roots", "usage", "save_interval",
         ],
     ),
     ("auth", &["api_key", "api_key_env", "api_key_file", "keys"]),

@@ -74,6 +74,7 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
         allowed_hosts: allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
         allowed_origins: origins::read(&section),
         usage: section.flag("usage", true),
+        save_interval: seconds(&section, "save_interval", 10, 1),
         token_endpoint: section.flag("token_endpoint", false),
         token_store: token_store::read(&section, sources),
         egress: egress::read_shared(&section, sources),

@@ -152,6 +152,7 @@ fn defaults() {
     assert_eq!(seconds(settings.limits.client_idle), 75);
     assert_eq!(seconds(settings.failure_cooldown), 180);
     assert_eq!(seconds(settings.shutdown_grace), 30);
+    assert_eq!(seconds(settings.save_interval), 10);
     assert!(settings.inbound_keys.is_none());
     assert_eq!(config.providers[0].base_url, "http://x/v1");
     assert_eq!(config.providers[0].slug, "p");
@@ -953,7 +954,7 @@ fn secrets_in_a_file_that_others_can_read() {
 
 #[test]
 fn numbers_on_both_sides_of_their_limits() {
-    let cases: [(&str, u64, u64); 10] = [
+    let cases: [(&str, u64, u64); 11] = [
         ("port: N", 0, 65_535),
         ("max_connections: N", 1, 65_535),
         ("max_connections_per_address: N", 1, 65_535),
@@ -961,6 +962,7 @@ fn numbers_on_both_sides_of_their_limits() {
         ("replay_body_bytes: N", 0, 1_073_741_824),
         ("failure_cooldown: N", 0, 86_400),
         ("shutdown_grace: N", 0, 86_400),
+        ("save_interval: N", 1, 86_400),
         ("timeouts: {connect: N}", 1, 86_400),
         ("timeouts: {client_head: N}", 1, 86_400),
         ("timeouts: {client_idle: N}", 1, 86_400),
