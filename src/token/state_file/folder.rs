@@ -24,8 +24,10 @@ pub(super) fn give_to_owner(file: &File, folder: &Path) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    // If root may not give files away, a file of root's is better than none.
-    if let Ok(owner) = fs::metadata(folder) {
+    let (Ok(owner), Ok(own)) = (fs::metadata(folder), file.metadata()) else { return };
+    // Even if the owner stays the same, the file's time of change would be written to the disk.
+    if (own.uid(), own.gid()) != (owner.uid(), owner.gid()) {
+        // If root may not give files away, a file of root's is better than none.
         let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
     }
 }
@@ -103,4 +105,24 @@ pub(super) fn exposure_of(
         return Some(format!("{shown} belongs to user {owner}, not to {own}"));
     }
     (mode & others != 0).then(|| format!("{shown} has mode {mode:o}; chmod {wanted} it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// The lock file of each refresh was written to the disk, if root ran evertoken.
+    #[test]
+    fn a_file_of_the_right_owner_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.lock");
+        let file = File::create(&path).unwrap();
+        // Any change of the owner takes this bit away.
+        file.set_permissions(Permissions::from_mode(0o4600)).unwrap();
+        give_to_owner(&file, folder.path());
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o4600);
+    }
 }
