@@ -27,7 +27,7 @@ use crate::token::grant::{self, Failure, Reached, TOKEN_ANSWER_MAX_BYTES, TokenR
 use crate::token::group::{Group, groups};
 use crate::token::places::{Contents, Seeker};
 use crate::token::refresher::{Setup, Timer};
-use crate::token::sender::{Send, TokenAnswer};
+use crate::token::sender::{IssuerLink, Send, TokenAnswer};
 use crate::token::state_file::StateFile;
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
@@ -151,17 +151,19 @@ pub fn refresher_setup(
     let (lead, settings) = (&config.providers[group.lead], &config.settings);
     let timer: Timer = Box::new(environment.timer);
     let is_kept = !group.config.grant_type.keeps_nothing();
-    let send = match group.config.command() {
-        Some(command) => command_runner(command.clone(), group.name.clone()),
-        None => token_sender(
+    let link = match group.config.command() {
+        Some(command) => {
+            IssuerLink { send: command_runner(command.clone(), group.name.clone()), reach: None }
+        }
+        None => link_by(
             Poster::new(&lead.token_egress(), timeouts(&settings.limits))
                 .map_err(|why| StartError::Provider(lead.name.clone(), why))?,
         ),
     };
     let clock = &environment.clock;
-    let send = match bearer::of(&group.config, config, (store, keys), clock) {
-        Some(bearer) => bearer.adding_to(send),
-        None => send,
+    let link = match bearer::of(&group.config, config, (store, keys), clock) {
+        Some(bearer) => IssuerLink { send: bearer.adding_to(link.send), ..link },
+        None => link,
     };
     Ok(Setup {
         provider: posting,
@@ -176,7 +178,7 @@ pub fn refresher_setup(
         store: store.clone(),
         clock: environment.clock.clone(),
         timer,
-        send,
+        link,
         rng: environment.rng.fork(),
         watches_disk: true,
     })
@@ -189,11 +191,19 @@ pub(crate) fn random_name(rng: &mut Rng) -> String {
 
 /// Sends requests to an issuer through `egress`, for a command without a refresher.
 pub(crate) fn issuer_sender(egress: &Egress, limits: &Limits) -> Result<Send, SetupError> {
-    Ok(token_sender(Poster::new(egress, timeouts(limits))?))
+    Ok(link_by(Poster::new(egress, timeouts(limits))?).send)
+}
+
+/// The way to an issuer by `poster`.
+fn link_by(poster: Poster) -> IssuerLink {
+    let poster = Arc::new(poster);
+    let send = token_sender(poster.clone());
+    let reach = Box::new(move |url: &str, allowed| poster.reach(url, allowed).map_err(no_answer));
+    IssuerLink { send, reach: Some(reach) }
 }
 
 /// Sends token requests by `poster`.
-fn token_sender(poster: Poster) -> Send {
+fn token_sender(poster: Arc<Poster>) -> Send {
     Box::new(move |request: &TokenRequest, allowed: Duration, _: &dyn Fn() -> bool| {
         let post = Post {
             method: request.method,

@@ -108,7 +108,7 @@ pub(crate) fn discover(
         return Ok(None);
     }
     let folder = setup.state.folder();
-    let (kept, warning) = discovery::find(&issuer, folder, &setup.send, setup.clock.wall())?;
+    let (kept, warning) = discovery::find(&issuer, folder, &setup.link.send, setup.clock.wall())?;
     discovery::complete(config, &kept.metadata)?;
     let is_written = config.login.authorization_url.is_some();
     let has_certificate = config.client_certificate.is_some();
@@ -376,7 +376,7 @@ fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, L
 
 fn send(setup: &Setup, request: &TokenRequest) -> (Result<TokenAnswer, grant::Failure>, Moment) {
     let sent = setup.clock.now();
-    ((setup.send)(request, REQUEST_MAX, &|| false), sent)
+    ((setup.link.send)(request, REQUEST_MAX, &|| false), sent)
 }
 
 fn read(setup: &Setup, answer: &TokenAnswer, sent: Moment) -> Result<Grant, grant::Failure> {

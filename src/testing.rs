@@ -58,7 +58,7 @@ pub use crate::token::lifecycle::{
 };
 pub use crate::token::places::Seeker;
 pub use crate::token::refresher::{EndingTokens, Refresher, Setup, TICK_MS, log_out, store_login};
-pub use crate::token::sender::TokenAnswer;
+pub use crate::token::sender::{IssuerLink, TokenAnswer};
 pub use crate::token::state_file::{Locking, StateFile};
 pub use crate::token::store::{Posting, TokenStore};
 pub use crate::usage::reported_tokens;

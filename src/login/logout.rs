@@ -65,7 +65,7 @@ fn find_endpoint(setup: &mut Setup) -> RevocationEndpoint {
     if config.login.revocation_url.is_none() || config.unwritten.token_url {
         let Some(issuer) = config.login.issuer.clone() else { return RevocationEndpoint::None };
         let now = setup.clock.wall();
-        match discovery::find(&issuer, setup.state.folder(), &setup.send, now) {
+        match discovery::find(&issuer, setup.state.folder(), &setup.link.send, now) {
             Ok((kept, _)) => {
                 // A revocation needs no token endpoint.
                 let _ = discovery::complete(config, &kept.metadata);
@@ -136,7 +136,7 @@ fn revoke(
         .and_then(|signed| grant::revocation(&setup.config, url, token, kind, &signed))
         .map_err(|missing| NotRevoked::Failed(missing.to_string()))?;
     let sent = setup.clock.wall();
-    let answer = (setup.send)(&request, REQUEST_MAX, &|| false)
+    let answer = (setup.link.send)(&request, REQUEST_MAX, &|| false)
         .map_err(|failure| NotRevoked::Failed(format!("{url}: {}", failure.what)))?;
     let fields = &setup.config.token_fields;
     match grant::read(answer.status, &answer.headers, &answer.body, fields, sent) {

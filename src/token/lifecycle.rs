@@ -180,9 +180,7 @@ impl Lifecycle {
         rng: &mut Rng,
     ) -> (AfterFailure, Option<Saved>) {
         if matches!(failure.what, What::Missing(_)) {
-            // Nothing was sent, and the next start looks again, so there is nothing to remember.
-            let next_attempt = self.schedule.plan_after(failure, false, now, rng);
-            return (AfterFailure::plain(next_attempt), None);
+            return (self.failed_unsent(failure, now, rng), None);
         }
         let is_dead = failure.class == Class::TokenDead;
         let was_lost = self.chain.failed(presented, failure);
@@ -200,6 +198,11 @@ impl Lifecycle {
             AfterFailure { answer_lost, falls_back_to_seed, ..AfterFailure::plain(next_attempt) };
         let is_of_token = matches!(presented, Presented::Token(_));
         (after, is_of_token.then(|| self.chain.stamped(now.wall)))
+    }
+
+    /// A refresh failed before anything was sent. The next start looks again, so there is nothing to remember.
+    pub fn failed_unsent(&mut self, failure: &Failure, now: Moment, rng: &mut Rng) -> AfterFailure {
+        AfterFailure::plain(self.schedule.plan_after(failure, false, now, rng))
     }
 
     /// Uses the chain and its token again that were in use before the configuration went back to a superseded seed.

@@ -1,4 +1,4 @@
-//! The way to an issuer, as a closure that tests replace.
+//! The way to an issuer, as closures that tests replace.
 
 use std::time::Duration;
 
@@ -31,3 +31,13 @@ pub(crate) type Send = Box<
     dyn Fn(&TokenRequest, Duration, &dyn Fn() -> bool) -> Result<TokenAnswer, Failure>
         + std::marker::Send,
 >;
+
+/// Connects to the issuer with this URL within the given time, and sends nothing. Fails as a request would.
+pub(crate) type Reach = Box<dyn Fn(&str, Duration) -> Result<(), Failure> + std::marker::Send>;
+
+/// The way of a refresher to its issuer.
+pub struct IssuerLink {
+    pub send: Send,
+    /// None for a command.
+    pub reach: Option<Reach>,
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ureq::http::Request;
 use ureq::{Agent, Error};
 
+use crate::clock::Deadline;
 use crate::config::Egress;
 use crate::http::head::HEAD_MAX_BYTES;
 use crate::http::message::Headers;
@@ -15,7 +16,9 @@ use crate::secret::Secret;
 use crate::upstream::connect::Connector;
 use crate::upstream::error::{SetupError, UpstreamError};
 use crate::upstream::fault::Fault;
+use crate::upstream::origin::Origin;
 use crate::upstream::timeouts::Timeouts;
+use crate::upstream::watch::Watch;
 
 mod route;
 
@@ -68,6 +71,14 @@ impl Poster {
             HopOutcome::Connected => describe(&error, true),
             HopOutcome::None => describe(&error, false),
         })
+    }
+
+    /// Connects as for a request to `url`, and sends nothing.
+    pub(crate) fn reach(&self, url: &str, allowed: Duration) -> Result<(), UpstreamError> {
+        let end = Deadline::after(allowed);
+        let Some(origin) = url.split(['?', '#']).next().and_then(Origin::of) else { return Ok(()) };
+        let connected = self.connector.connect(&origin, &Watch::default(), Some(end));
+        connected.map(drop).map_err(Fault::connecting)
     }
 
     fn run(&self, post: &Post<'_>, route: &ProxyHop) -> Result<WholeAnswer, Error> {

@@ -126,6 +126,22 @@ fn with_a_dead_refresh_token_the_client_waited_half_an_hour_where_a_403_says_wha
 }
 
 #[test]
+fn a_router_without_its_uplink_wrote_the_state_file_at_each_try() {
+    let nobody = "http://127.0.0.1:9";
+    let proxy = TestProxy::builder().refreshed("P", nobody, nobody, "").start();
+    let order = || {
+        assert_eq!(proxy.ask(post("/-/refresh/p", "")).status, 502);
+        std::fs::read_to_string(proxy.folder().join("p.json")).unwrap()
+    };
+    order();
+    let before = order();
+    assert!(!before.contains("pending"), "{before}");
+    for _ in 0..3 {
+        assert_eq!(order(), before);
+    }
+}
+
+#[test]
 fn a_restart_uses_the_stored_token_and_the_rotated_chain() {
     let (provider, issuer) = (Peer::telling_the_credential(), issuer(3600));
     let builder = || TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "");

@@ -22,7 +22,7 @@ use crate::token::refresher::setup::{
 use crate::token::refresher::vault::Vault;
 use crate::token::refresher::vault::file::File;
 use crate::token::refresher::vault::shared::Shared;
-use crate::token::sender::Send;
+use crate::token::sender::IssuerLink;
 use crate::token::store::Generation;
 use crate::token::waiting::Cause;
 
@@ -42,7 +42,7 @@ pub(super) struct Actor {
     vault: Vault,
     moves: Moves,
     orders: Orders,
-    send: Send,
+    link: IssuerLink,
     timer: Timer,
     rng: Rng,
     /// The time before which no refresh is tried, whatever event comes, because another process, another host or the
@@ -59,7 +59,7 @@ impl Actor {
         let mut desk = Desk::of(&setup);
         desk.logs_trouble = purpose != Purpose::Obtain;
         let is_single = purpose != Purpose::Serve;
-        let Setup { mut config, state, seeker, chain, timer, send, rng, .. } = setup;
+        let Setup { mut config, state, seeker, chain, timer, link, rng, .. } = setup;
         let moves = Moves::new(state.path());
         let issuer = Issuer::begin(&mut config, &state, &mut desk);
         let is_kept = !config.grant_type.keeps_nothing();
@@ -72,7 +72,7 @@ impl Actor {
             vault: Vault { file, shared: Shared::new(chain) },
             moves,
             orders,
-            send,
+            link,
             timer,
             rng,
             hold_off: None,
@@ -282,7 +282,7 @@ impl Actor {
             issuer: &mut self.issuer,
             vault: &mut self.vault,
             orders: &mut self.orders,
-            send: &self.send,
+            link: &self.link,
             rng: &mut self.rng,
         };
         attempt.make()
@@ -405,13 +405,13 @@ impl Actor {
             vault.save_again(life);
         }
         life.desk.change(&setup);
-        let Setup { mut config, state, seeker, chain, timer, send, .. } = setup;
+        let Setup { mut config, state, seeker, chain, timer, link, .. } = setup;
         self.issuer = Issuer::begin(&mut config, &state, &mut life.desk);
         if !keeps_chain {
             vault.shared.change(chain, life);
         }
         life.config = config;
-        (self.timer, self.send, vault.file.seeker) = (timer, send, seeker);
+        (self.timer, self.link, vault.file.seeker) = (timer, link, seeker);
         life.machine.reconfigure(Policy::of(&life.config), life.now());
         vault.forget_tokens_of_others(life);
         life.machine.record_client(life.config.client_hash());

@@ -19,7 +19,7 @@ use crate::token::refresher::secrets;
 use crate::token::refresher::vault::Vault;
 use crate::token::refresher::vault::shared::Entry;
 use crate::token::refresher::words::{means, next_try, tell};
-use crate::token::sender::{Send, TokenAnswer};
+use crate::token::sender::{IssuerLink, TokenAnswer};
 use crate::token::uninterrupted::Uninterrupted;
 use crate::token::waiting::Cause;
 
@@ -33,13 +33,15 @@ pub(super) struct RefreshAttempt<'a> {
     pub(super) issuer: &'a mut Issuer,
     pub(super) vault: &'a mut Vault,
     pub(super) orders: &'a mut Orders,
-    pub(super) send: &'a Send,
+    pub(super) link: &'a IssuerLink,
     pub(super) rng: &'a mut Rng,
 }
 
 /// The reason why an attempt brought no grant.
 enum NoGrant {
     Failed(Failure),
+    /// Nothing was sent, nor marked.
+    Unsent(Failure),
     /// The attempt was given up before anything was sent.
     Withdrawn(Hindrance),
 }
@@ -59,7 +61,8 @@ impl RefreshAttempt<'_> {
         self.orders.begin();
         self.life.publish(true);
         // Before the lock and the lease, which other processes and hosts wait for.
-        let no_metadata = self.issuer.freshen(self.life, &self.vault.file.state, self.send).err();
+        let no_metadata =
+            self.issuer.freshen(self.life, &self.vault.file.state, &self.link.send).err();
         let lock = match self.vault.lock_and_take_up(self.life) {
             Ok(_) | Err(Hindrance::Busy) if self.is_settled() => return Ok(()),
             lock => lock?,
@@ -120,7 +123,8 @@ impl RefreshAttempt<'_> {
                 self.succeeded(&presented, &grant, sent);
                 None
             }
-            Err(NoGrant::Failed(failure)) => Some(self.failed(&presented, &failure)),
+            Err(NoGrant::Failed(failure)) => Some(self.failed(&presented, &failure, true)),
+            Err(NoGrant::Unsent(failure)) => Some(self.failed(&presented, &failure, false)),
             Err(NoGrant::Withdrawn(hindrance)) => return Err(hindrance),
         };
         self.life.status.history.push(Refreshed {
@@ -140,6 +144,7 @@ impl RefreshAttempt<'_> {
         if let Some(failure) = no_metadata {
             return Err(failure.into());
         }
+        self.reach_again(&request.url).map_err(NoGrant::Unsent)?;
         self.vault
             .shared
             .begin(presented, &mut self.vault.file, self.life)
@@ -157,6 +162,18 @@ impl RefreshAttempt<'_> {
         Ok((grant, sent))
     }
 
+    /// Looks whether the issuer can be reached again, if the last try did not reach it.
+    ///
+    /// A try marks its refresh token on disk before, and takes the mark back after. Tries for hours without a network would
+    /// wear out flash memory.
+    fn reach_again(&self, url: &str) -> Result<(), Failure> {
+        let was_unreachable = self.life.status.trouble == Some(Trouble::Unreachable);
+        match &self.link.reach {
+            Some(reach) if was_unreachable => reach(url, self.time_allowed(self.life.now())),
+            _ => Ok(()),
+        }
+    }
+
     /// Sends the request, or runs the command that takes its place, and reads the answer.
     fn ask(
         &self,
@@ -166,7 +183,7 @@ impl RefreshAttempt<'_> {
     ) -> Result<Grant, NoGrant> {
         let orders = &*self.orders;
         let allowed = self.time_allowed(sent);
-        let answer = (self.send)(request, allowed, &|| orders.ends_command());
+        let answer = (self.link.send)(request, allowed, &|| orders.ends_command());
         let config = &self.life.config;
         let Some(command) = config.command() else {
             let TokenAnswer { status, headers, body, .. } = answer?;
@@ -222,10 +239,15 @@ impl RefreshAttempt<'_> {
         life.warn_of_refresh_end();
     }
 
-    fn failed(&mut self, presented: &Presented, failure: &Failure) -> Trouble {
+    /// The refresh failed, after a request that may have been sent if `is_marked`.
+    fn failed(&mut self, presented: &Presented, failure: &Failure, is_marked: bool) -> Trouble {
         let life = &mut *self.life;
         let now = life.now();
-        let (after, saved) = life.machine.failed(presented, failure, now, self.rng);
+        let (after, saved) = if is_marked {
+            life.machine.failed(presented, failure, now, self.rng)
+        } else {
+            (life.machine.failed_unsent(failure, now, self.rng), None)
+        };
         if let Some(saved) = saved {
             self.vault.save(saved, life);
         }

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::AutoRefresh;
 use crate::shared::chain::SharedChain;
 use crate::token::places::Seeker;
-use crate::token::sender::Send;
+use crate::token::sender::IssuerLink;
 use crate::token::state_file::StateFile;
 use crate::token::store::{PostingKey, TokenStore};
 
@@ -56,7 +56,7 @@ pub struct Setup {
     /// For waits.
     pub timer: Timer,
     /// The way to the token endpoint.
-    pub send: Send,
+    pub link: IssuerLink,
     /// For jitter.
     pub rng: Rng,
     /// True if a hanging disk is reported, for which each call to the disk takes a thread.

@@ -24,8 +24,8 @@ use evertoken::testing::{Environment, refresher_setup};
 use evertoken::testing::{Failure, Reached};
 use evertoken::testing::{Fallback, SharedStore};
 use evertoken::testing::{Held, SharedChain};
+use evertoken::testing::{IssuerLink, Refresher, Setup, TokenAnswer};
 use evertoken::testing::{Posting, TokenStore};
-use evertoken::testing::{Refresher, Setup, TokenAnswer};
 use fastrand::Rng;
 
 use super::PATIENCE;
@@ -387,21 +387,24 @@ impl Fleet {
                 asleep.stop(Step::Sleep(millis(allowed), timer));
                 fired
             }),
-            send: Box::new(move |request, allowed, _| {
-                let body = request.body.expose();
-                let token = body.split('&').find_map(|one| one.strip_prefix("refresh_token="));
-                sending.stop(Step::Send(token.unwrap_or_default().to_owned(), millis(allowed)));
-                sending.stop(Step::Receive);
-                match outcome.lock().unwrap().take() {
-                    Some(Ok((status, body))) => Ok(TokenAnswer {
-                        status,
-                        headers: Headers::new(),
-                        body: body.into_bytes(),
-                        said: None,
-                    }),
-                    _ => Err(Failure::no_answer(Reached::Perhaps, "no answer")),
-                }
-            }),
+            link: IssuerLink {
+                send: Box::new(move |request, allowed, _| {
+                    let body = request.body.expose();
+                    let token = body.split('&').find_map(|one| one.strip_prefix("refresh_token="));
+                    sending.stop(Step::Send(token.unwrap_or_default().to_owned(), millis(allowed)));
+                    sending.stop(Step::Receive);
+                    match outcome.lock().unwrap().take() {
+                        Some(Ok((status, body))) => Ok(TokenAnswer {
+                            status,
+                            headers: Headers::new(),
+                            body: body.into_bytes(),
+                            said: None,
+                        }),
+                        _ => Err(Failure::no_answer(Reached::Perhaps, "no answer")),
+                    }
+                }),
+                reach: None,
+            },
             ..setup
         }
     }
