@@ -103,7 +103,7 @@ pub struct SavedFailure {
     pub client_hash: String,
     /// The failure, as in the log.
     pub what: String,
-    /// The HTTP status of the issuer's answer; None in records of versions before 0.1.0.
+    /// The HTTP status of the issuer's answer; None in records from before the first release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// Its OAuth error code.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use evertoken::testing::RELEASED_AT;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -326,6 +328,78 @@ fn the_example_of_variables_has_those_of_the_example_configuration() {
         }
     }
     assert!(count > 3, "{count}");
+}
+
+/// All files of the repository that are texts: name and content. Without what programs wrote: builds and inputs of fuzzers.
+fn texts(folder: &Path, found: &mut Vec<(String, String)>) {
+    const WRITTEN: [&str; 6] =
+        ["target", "fuzz/target", "fuzz/corpus", "fuzz/artifacts", ".git", "fuzz/Cargo.lock"];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        if WRITTEN.contains(&name.as_str()) {
+            continue;
+        }
+        if path.is_dir() {
+            texts(&path, found);
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            found.push((name, text));
+        }
+    }
+}
+
+#[test]
+fn the_version_is_stated_in_one_place() {
+    // The manifest of the workspace; what cargo writes; what was released when; what was measured.
+    const PLACES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "CHANGELOG.md", "docs/performance.md"];
+    let version = env!("CARGO_PKG_VERSION");
+    let mut all = Vec::new();
+    texts(&root(), &mut all);
+    assert!(all.len() > 500, "the search found only {} files", all.len());
+    let forms =
+        ["evertoken VERSION", "evertoken-VERSION", "vVERSION", "\"VERSION\"", "before VERSION"];
+    let stated =
+        |text: &String| forms.iter().any(|form| text.contains(&form.replace("VERSION", version)));
+    let found: Vec<_> = all
+        .iter()
+        .filter(|(name, text)| !PLACES.contains(&name.as_str()) && stated(text))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(found, [""; 0]);
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert_eq!(manifest.matches(&format!("\"{version}\"")).count(), 1);
+    for member in ["bench", "manual", "sandbox"] {
+        let manifest = std::fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("\nversion.workspace = true\n"), "{member}");
+        assert!(manifest.contains("\npublish = false\n"), "{member}");
+    }
+}
+
+#[test]
+fn the_version_of_rust_is_the_same_everywhere() {
+    let version = env!("CARGO_PKG_RUST_VERSION");
+    for (name, form) in [
+        ("rust-toolchain.toml", "channel = \"VERSION.0\""),
+        ("Dockerfile", "FROM rust:VERSION-"),
+        ("README.md", "Rust VERSION or later"),
+        ("docs/installing.md", "Rust VERSION or later"),
+    ] {
+        let text = std::fs::read_to_string(root().join(name)).unwrap();
+        assert!(text.contains(&form.replace("VERSION", version)), "{name}");
+    }
+}
+
+/// A clock that shows an earlier time is taken for wrong, so a forgotten date would take a router's old clock for right.
+#[test]
+fn the_program_knows_the_day_of_its_release() {
+    let released_at = RELEASED_AT.to_string();
+    let (day, time) = released_at.split_once('T').unwrap();
+    assert_eq!(time, "00:00:00.000Z");
+    let changelog = std::fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    let release = format!("\n## [{}] - {day}\n", env!("CARGO_PKG_VERSION"));
+    assert!(changelog.contains(&release), "CHANGELOG.md has no line '{}'", release.trim());
+    let clock = std::fs::read_to_string(root().join("src/clock.rs")).unwrap();
+    assert!(clock.contains(&format!("// {day}T00:00:00Z\n")), "the comment names another day");
 }
 
 /// The form of <https://keepachangelog.com/en/1.1.0/>; the newest release is the version in Cargo.toml.

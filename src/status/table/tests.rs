@@ -8,7 +8,7 @@ use crate::report::{Latency, TokenReport};
 
 fn report(providers: Vec<ProviderReport>) -> Report {
     Report {
-        version: "0.1.0".into(),
+        version: "1.2.3".into(),
         started_at: Timestamp::from_secs(1_800_000_000),
         now: Timestamp::from_secs(1_800_000_600),
         uptime_seconds: 600,
@@ -50,7 +50,7 @@ fn providers() -> Vec<ProviderReport> {
 #[test]
 fn a_table() {
     let expected = "\
-evertoken 0.1.0 at http://127.0.0.1:8080, up 10 min 00 s, 3 in flight
+evertoken 1.2.3 at http://127.0.0.1:8080, up 10 min 00 s, 3 in flight
 2 of 3 providers need attention
 
 PROVIDER          STATE         TOKEN LEFT   REFRESHES  REQUESTS  ERRORS     P50
@@ -126,7 +126,7 @@ fn what_is_left_of_a_quota_is_a_line() {
 #[test]
 fn on_a_narrow_terminal_the_last_columns_give_way() {
     let expected = "\
-evertoken 0.1.0
+evertoken 1.2.3
 at http://127.0.0.1:8080, up 10 min 00 s, 3 in
 flight
 2 of 3 providers need attention

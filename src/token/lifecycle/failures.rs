@@ -139,7 +139,7 @@ impl Failures {
         stored: Option<&'a SavedFailure>,
     ) -> impl Iterator<Item = &'a SavedFailure> {
         let both = [stored, self.own.as_ref()].into_iter().flatten();
-        // Versions before 0.1.0 stored no status, and missing secrets as well; what they stored is tried once more.
+        // Versions before the first release stored no status, and missing secrets as well; what they stored is tried once more.
         both.filter(|failure| failure.status.is_some() && failure.client_hash == self.client_hash)
     }
 }

@@ -6,7 +6,7 @@ use crate::shared::health::StoreReport;
 
 fn report(provider: ProviderReport) -> Report {
     Report {
-        version: "0.1.0".into(),
+        version: "1.2.3".into(),
         started_at: Timestamp::from_secs(1_800_000_000),
         now: Timestamp::from_secs(1_800_000_600),
         uptime_seconds: 600,
