@@ -10,7 +10,7 @@ OPTIONS ?= --write
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static dist dist-check test check portable deny test-dist test-clients test-hosts test-install test-packages hostile soak order bench \
+.PHONY: help run build static dist dist-check test check portable deny test-dist test-clients test-hosts test-install test-packages hostile small soak order bench \
     bench-check bench-record install uninstall clean
 
 help: ## print this
@@ -116,6 +116,10 @@ test-packages: build static ## the packages alone, a part of `make test-install`
 
 hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium, redis-server, promtool)
 	RUST_TEST_THREADS=16 $(TESTS) --test it -- slow::
+
+small: static ## memory, speed and flash writes with 64 MB and a tenth of a core (needs root, openssl, strace)
+	$(CARGO) build --release --locked --package sandbox --bins
+	tests/install/small_machine.py target/static/evertoken target/release/sandbox
 
 soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
 	$(CARGO) build --release --locked --workspace --bins
