@@ -234,9 +234,10 @@ fn command_runner(command: TokenCommand, name: String) -> Send {
 
 fn no_answer(error: UpstreamError) -> Failure {
     match error {
-        UpstreamError::Unreachable(why)
-        | UpstreamError::NoTls(why)
-        | UpstreamError::Unsendable(why) => {
+        UpstreamError::NoTls { why, remedy } => {
+            Failure::no_answer(Reached::No, format!("no connection: {why}{remedy}"))
+        }
+        UpstreamError::Unreachable(why) | UpstreamError::Unsendable(why) => {
             Failure::no_answer(Reached::No, format!("no connection: {why}"))
         }
         UpstreamError::Short(shortage) => Failure::short(shortage),

@@ -273,9 +273,8 @@ pub(crate) fn untried_refresh(config: &Config) -> Option<String> {
 
 fn plain(error: UpstreamError) -> String {
     match error {
-        UpstreamError::Unreachable(why) | UpstreamError::NoTls(why) => {
-            format!("no connection: {why}")
-        }
+        UpstreamError::Unreachable(why) => format!("no connection: {why}"),
+        UpstreamError::NoTls { why, remedy } => format!("no connection: {why}{remedy}"),
         UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => format!("no answer: {why}"),
         UpstreamError::Short(shortage) => shortage.to_string(),
         UpstreamError::Unsendable(why) => why,

@@ -132,7 +132,7 @@ impl StatusError {
         match self {
             Self::ClosedToUs(..) => true,
             Self::Unasked(_, error) | Self::UnaskedInTrust(_, error) => {
-                matches!(error, UpstreamError::Unreachable(_) | UpstreamError::NoTls(_))
+                matches!(error, UpstreamError::Unreachable(_) | UpstreamError::NoTls { .. })
             }
             _ => false,
         }
@@ -142,7 +142,7 @@ impl StatusError {
 fn unasked(url: &str, error: &UpstreamError) -> String {
     match error {
         UpstreamError::Unreachable(why) => format!("{url} can't be reached: {why}; is it running?"),
-        UpstreamError::NoTls(why) => format!("{url} can't be asked: {why}"),
+        UpstreamError::NoTls { why, .. } => format!("{url} can't be asked: {why}"),
         UpstreamError::Short(shortage) => shortage.to_string(),
         UpstreamError::Unsendable(why) => format!("{url} is no URL to ask: {why}"),
         UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {

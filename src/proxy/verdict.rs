@@ -48,8 +48,11 @@ pub(crate) fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refus
     let (code, message) = match error {
         UpstreamError::ClientGone => return None,
         UpstreamError::RequestBody(error) => return refusal_for_body(error),
-        UpstreamError::Unreachable(why) | UpstreamError::NoTls(why) => {
+        UpstreamError::Unreachable(why) => {
             (Code::UpstreamUnreachable, format!("No connection to {provider}: {why}"))
+        }
+        UpstreamError::NoTls { why, remedy } => {
+            (Code::UpstreamUnreachable, format!("No connection to {provider}: {why}{remedy}"))
         }
         UpstreamError::Short(shortage) => {
             (Code::OutOfResources, format!("No connection to {provider}: {shortage}"))
@@ -99,7 +102,7 @@ mod tests {
         let body = |fault| UpstreamError::RequestBody(BodyFault::into_io(fault));
         let cases = [
             (UpstreamError::Unreachable(text()), Some(Code::UpstreamUnreachable)),
-            (UpstreamError::NoTls(text()), Some(Code::UpstreamUnreachable)),
+            (UpstreamError::NoTls { why: text(), remedy: "" }, Some(Code::UpstreamUnreachable)),
             (UpstreamError::Short(Shortage::Descriptors), Some(Code::OutOfResources)),
             (UpstreamError::Broken(text()), Some(Code::UpstreamBroken)),
             (UpstreamError::TimedOut(text()), Some(Code::UpstreamTimeout)),

@@ -12,7 +12,12 @@ pub enum UpstreamError {
     /// No connection: nothing was sent.
     Unreachable(String),
     /// A connection without the TLS that it needs: nothing was sent.
-    NoTls(String),
+    NoTls {
+        /// The reason.
+        why: String,
+        /// The keys of a provider that help, in words that follow the reason; perhaps none.
+        remedy: &'static str,
+    },
     /// evertoken ran out of a resource; the provider is not involved.
     Short(Shortage),
     /// A connection, but no HTTP response on it.

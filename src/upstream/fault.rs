@@ -58,7 +58,10 @@ impl Fault {
             Self::ClientGone => UpstreamError::ClientGone,
             Self::TimedOut => UpstreamError::Unreachable(TOO_LONG_TO_CONNECT.to_owned()),
             Self::Short(shortage) => UpstreamError::Short(shortage),
-            Self::Tls(_) => UpstreamError::NoTls(self.to_string()),
+            Self::Tls(error) => UpstreamError::NoTls {
+                why: format!("TLS: {}", reason(&error)),
+                remedy: remedy(&error),
+            },
             other => UpstreamError::Unreachable(other.to_string()),
         }
     }
@@ -90,6 +93,21 @@ impl Fault {
 
 /// A fault of TLS in words, with the remedy for an untrusted certificate.
 fn of_tls(error: &rustls::Error) -> String {
+    reason(error) + remedy(error)
+}
+
+fn remedy(error: &rustls::Error) -> &'static str {
+    use rustls::CertificateError as Bad;
+    match error {
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
+            ". Where it is self-signed, or signed by an authority of your own or by a proxy that looks into TLS, name the \
+             signer's PEM file as ca_file, or set settings.tls_roots: \"system\" where this machine trusts the signer"
+        }
+        _ => "",
+    }
+}
+
+fn reason(error: &rustls::Error) -> String {
     use rustls::CertificateError as Bad;
     if let rustls::Error::AlertReceived(alert) = error {
         return of_alert(*alert);
@@ -102,10 +120,7 @@ fn of_tls(error: &rustls::Error) -> String {
     match bad {
         // A signature is also bad if an authority of the same name has another key now.
         Bad::UnknownIssuer | Bad::BadSignature => {
-            "the certificate is not signed by an authority that is trusted. Where it is self-signed, or signed by an authority of \
-             your own or by a proxy that looks into TLS, name the signer's PEM file as ca_file, or set settings.tls_roots: \
-             \"system\" where this machine trusts the signer"
-                .to_owned()
+            "the certificate is not signed by an authority that is trusted".to_owned()
         }
         Bad::Expired | Bad::ExpiredContext { .. } => {
             "the certificate has expired, or this machine's clock is wrong".to_owned()

@@ -69,7 +69,15 @@ fn of_names(names: &[CertificateName], has_names: bool, hosts: ClientHosts<'_>) 
     let is_certain = !fits_one && !listening.iter().any(is_open);
     let unfit = others.iter().filter(|host| !is_open(host) && !is_for(host));
     let mismatch = |host: &&str| Mismatch { message: words(names, &shown, host), is_certain };
-    unfit.map(mismatch).collect()
+    let mut all: Vec<_> = unfit.map(mismatch).collect();
+    if all.is_empty() && !fits_one && !hosts.allowed.is_empty() {
+        // It may have the names of a proxy before evertoken, which asks under another one.
+        let message = format!(
+            "the certificate is for {shown}, and for no name in allowed_hosts: clients that use one of these refuse it"
+        );
+        all.push(Mismatch { message, is_certain: false });
+    }
+    all
 }
 
 /// The mismatch with a host that other machines reach.
@@ -158,6 +166,12 @@ mod tests {
         ] {
             assert_eq!(told(names, &[listen], &[], true), [], "{names} {listen}");
         }
+        // Names of a proxy before evertoken, perhaps.
+        let told = told(name, &["0.0.0.0:1"], &["b.example"], true);
+        assert!(
+            matches!(&*told, [(words, false)] if words.contains("for no name in allowed_hosts")),
+            "{told:?}"
+        );
     }
 
     #[test]
