@@ -198,12 +198,13 @@ fn commands_without_the_server_do_without_a_certificate_that_fits() {
     let at = folder.path().display();
     let config = format!(
         "settings: {{listen: ['127.0.0.1:0', 'unix:{at}/s'], state_dir: state, token_endpoint: true, tls: {{cert_file: \
-         cert.pem, key_file: key.pem}}}}\nproviders: [{{name: P, type: generic, base_url: \"http://127.0.0.1:9\", \
+         cert.pem, key_file: key.pem}}, auth: {{keys: [{{name: ci, key_env: KEY, providers: [p]}}]}}}}\nproviders: [{{name: P, type: generic, base_url: \"http://127.0.0.1:9\", \
          auto_refresh_config: {{token_url: '{}', client_id_env: ID, client_auth: none, refresh_token_env: SEED}}}}]\n",
         issuer.url()
     );
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
-    let variables = [("ID", "c"), ("SEED", "the-seed"), ("PATH", "/bin:/usr/bin")];
+    let variables =
+        [("KEY", "the-key-of-ci"), ("ID", "c"), ("SEED", "the-seed"), ("PATH", "/bin:/usr/bin")];
     Pair::new().write(folder.path());
     let running = Binary::start(folder.path(), &["run"], &variables);
     running.wait_for("Successfully refreshed");
