@@ -8,7 +8,7 @@ ROUNDS ?= 3
 OPTIONS ?= --write
 # The program for `make install`; target/static/evertoken after `make static`.
 BINARY ?= target/release/evertoken
-SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
+SOURCES := $(shell find src manual/src -name '*.rs') build.rs contrib/usual.order Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
 .PHONY: help run build static dist dist-check test check portable deny test-dist test-clients test-hosts test-install test-packages hostile small soak order bench \
     bench-check bench-record install uninstall clean
@@ -125,8 +125,8 @@ soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
 	$(CARGO) build --release --locked --workspace --bins
 	tests/clients/run soak.py $(SECONDS)
 
-order: ## writes contrib/static.order anew, for less memory of the static program at rest (needs valgrind)
-	CARGO="$(CARGO)" contrib/order-static
+order: ## writes contrib/static.order and usual.order anew, for less memory at rest (needs valgrind)
+	CARGO="$(CARGO)" contrib/order
 
 bench: static ## evertoken beside nginx, HAProxy and Envoy (OPTIONS=--short for a quick look), into docs/performance.md
 	$(CARGO) build --release --locked --workspace --bins
