@@ -5,12 +5,15 @@ DESTDIR ?=
 CARGO ?= cargo
 SECONDS ?= 3600
 ROUNDS ?= 3
+# Of `make release-check`.
+REPEATS ?= 20
+FUZZ_SECONDS ?= 600
 OPTIONS ?= --write
 # The program for `make install`; target/static/evertoken after `make static`.
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') build.rs contrib/usual.order Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static dist dist-check test check portable deny test-dist test-clients test-hosts test-install test-packages hostile small soak order bench \
+.PHONY: help run build static dist dist-check test check portable deny test-dist test-clients test-hosts test-install test-packages hostile small release-check soak order bench \
     bench-check bench-record install uninstall clean
 
 help: ## print this
@@ -120,6 +123,13 @@ hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, ch
 small: static ## memory, speed and flash writes with 64 MB and a tenth of a core (needs root, openssl, strace)
 	$(CARGO) build --release --locked --package sandbox --bins
 	tests/install/small_machine.py target/static/evertoken target/release/sandbox
+
+# Each step of it calls a target of this file; ROUNDS is 200 unless it is given.
+release-check: ROUNDS = 200
+release-check: ## what RELEASING.md asks of a machine, about a night (SHORT=1 to try it; FROM=STEP, ONLY=STEP, KEEP_GOING=1)
+	@SOAK_SECONDS=$(if $(SHORT),20,$(SECONDS)) ROUNDS=$(if $(SHORT),1,$(ROUNDS)) REPEATS=$(if $(SHORT),1,$(REPEATS)) \
+	    FUZZ_SECONDS=$(if $(SHORT),5,$(FUZZ_SECONDS)) FROM="$(FROM)" ONLY="$(ONLY)" KEEP_GOING="$(KEEP_GOING)" BASE="$(BASE)" \
+	    $(if $(TREE),TREE="$(TREE)") contrib/release-check
 
 soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
 	$(CARGO) build --release --locked --workspace --bins
