@@ -13,7 +13,7 @@ OPTIONS ?= --write
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') build.rs contrib/usual.order Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static dist dist-check test check portable deny test-dist test-clients test-hosts test-install test-packages hostile small release-check soak order bench \
+.PHONY: help run build static dist dist-check test check portable deny test-dist test-clients test-hosts test-install test-packages hostile small small-router release-check soak order bench \
     bench-check bench-record install uninstall clean
 
 help: ## print this
@@ -123,6 +123,11 @@ hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, ch
 small: static ## memory, speed and flash writes with 64 MB and a tenth of a core (needs root, openssl, strace)
 	$(CARGO) build --release --locked --package sandbox --bins
 	tests/install/small_machine.py target/static/evertoken target/release/sandbox
+
+small-router: ## the same in qemu-system-arm, with the program for armv7 (needs rustup, python3, qemu-system-arm, cpio, openssl)
+	CARGO="$(CARGO)" contrib/dist armv7-unknown-linux-musleabihf
+	$(CARGO) build --release --locked --package sandbox --bins
+	tests/install/small_router.py target/dist/evertoken-*-armv7-unknown-linux-musleabihf target/release/sandbox
 
 # Each step of it calls a target of this file; ROUNDS is 200 unless it is given.
 release-check: ROUNDS = 200

@@ -169,15 +169,15 @@ class Sandbox:
         self.process.wait()
 
 
-def certificates(folder):
-    """One authority, and a certificate for both ends."""
+def certificates(folder, *names):
+    """One authority, and a certificate for both ends, of this machine and these names."""
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
 
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
     openssl("req", *key, "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "leaf.csr")
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    (folder / "names").write_text("subjectAltName=" + ",".join(["DNS:localhost", "IP:127.0.0.1", *names]) + "\n")
     openssl("x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
             "-extfile", "names", "-out", "cert.pem")
 
