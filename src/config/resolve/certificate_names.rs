@@ -26,6 +26,8 @@ pub(super) struct Mismatch {
 pub(super) struct ClientHosts<'a> {
     pub(super) listen: &'a [ListenAddress],
     pub(super) allowed: &'a [String],
+    /// True if the file has `listen` or `host`. Otherwise other addresses may come by `--listen` or from a service manager.
+    pub(super) are_written: bool,
     /// True if clients need keys; then any `Host` is answered.
     pub(super) has_keys: bool,
 }
@@ -54,7 +56,9 @@ fn of_names(names: &[CertificateName], has_names: bool, hosts: ClientHosts<'_>) 
     if others.is_empty() {
         let is_for_this_machine =
             || names.iter().any(is_local) || local.iter().any(|host| is_for(host));
-        let Some(host) = local.first().filter(|_| !is_for_this_machine()) else {
+        // Without keys, no address of another kind can come.
+        let may_be_others = hosts.has_keys && !hosts.are_written;
+        let Some(host) = local.first().filter(|_| !may_be_others && !is_for_this_machine()) else {
             return Vec::new();
         };
         let own = if *host == LOCAL_NAME { String::new() } else { format!(" or {host}") };
@@ -133,7 +137,7 @@ mod tests {
         let names: Vec<_> = names.split_whitespace().map(name).collect();
         let listen: Vec<_> = listen.iter().map(|one| ListenAddress::parse(one).unwrap()).collect();
         let allowed: Vec<_> = allowed.iter().map(|one| (*one).to_owned()).collect();
-        let hosts = ClientHosts { listen: &listen, allowed: &allowed, has_keys };
+        let hosts = ClientHosts { listen: &listen, allowed: &allowed, are_written: true, has_keys };
         let all = of_names(&names, true, hosts).into_iter();
         all.map(|one| (one.message, one.is_certain)).collect()
     }
@@ -215,6 +219,13 @@ mod tests {
                 assert_eq!(told(names, &[local], &[], false), [], "{local} {names}");
             }
             assert_eq!(told("a.example", &[local], &["a.example"], false), []);
+        }
+        // The usual address of a file without one, for which another may come.
+        let usual = [ListenAddress::parse("127.0.0.1:8080").unwrap()];
+        for (has_keys, count) in [(false, 1), (true, 0)] {
+            let hosts = ClientHosts { listen: &usual, allowed: &[], are_written: false, has_keys };
+            let told = of_names(&[CertificateName::Dns("a.example".into())], true, hosts);
+            assert_eq!(told.len(), count, "{has_keys}");
         }
         assert_eq!(
             told("a.example", &["localhost:1"], &[], false)[0].0,

@@ -59,8 +59,12 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
         inbound_keys.is_some() || auth_section.is_unreadable() || !auth_section.is_flag("enabled");
     let allowed_hosts = section.texts("allowed_hosts");
     let listen = listen::read(&section, server, has_keys);
-    let hosts =
-        ClientHosts { listen: &listen, allowed: &allowed_hosts, has_keys: inbound_keys.is_some() };
+    let hosts = ClientHosts {
+        listen: &listen,
+        allowed: &allowed_hosts,
+        are_written: section.has("listen") || section.has("host"),
+        has_keys: inbound_keys.is_some(),
+    };
     let settings = Settings {
         tls: tls::read(&section, server, hosts, sources),
         listen,
