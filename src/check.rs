@@ -13,6 +13,7 @@ use crate::http::selected::Selected;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line};
 use crate::shared::health::far_apart;
+use crate::tls::Validity;
 use crate::token::discovery;
 use crate::token::state_file::{exposures, would_be_writable};
 use crate::upstream::{Answer, OutBody, OutRequest, Upstream, UpstreamError};
@@ -98,6 +99,16 @@ pub(crate) fn offline_problems(config: &Config, sources: &CredentialFindings) ->
     }
     problems.extend(exposures(folder));
     problems
+}
+
+/// The warning of a certificate for clients that ends soon.
+pub(crate) fn certificate_warning(config: &Config, now: Timestamp) -> Option<String> {
+    let own = config.settings.tls.as_ref()?.fitting_certificate()?;
+    let validity = Validity { begins: own.begins, ends: own.ends };
+    let ends = own.ends;
+    validity.ends_soon(now).then(|| {
+        format!("the certificate of settings.tls expires at {ends}; replace its files before that")
+    })
 }
 
 /// Providers whose proxy or roots can't be used, for a configuration without mistakes.

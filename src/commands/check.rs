@@ -105,6 +105,7 @@ fn whole(
         say_out(&format!("{line}\n"));
     }
     let mut warnings = sources.warnings.clone();
+    warnings.extend(check::certificate_warning(&config, clock.wall()));
     let mut problems = check::offline_problems(&config, &sources);
     problems.extend(check::connection_problems(&config));
     if online {

@@ -304,6 +304,11 @@ fn a_certificate_that_ends_soon_is_told_in_the_log() {
         Pair::of("localhost", |one| one.not_after = date_time_ymd(part(0, 4), month, date));
     let folder = configured(&ending, "  port: 0");
     let running = Binary::start(folder.path(), &["run"], &KEY);
+    let check = run(folder.path(), &["check"], &KEY);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
+    let soon =
+        format!("warning: the certificate of settings.tls expires at {}T00:00:00", &day[..10]);
+    assert!(text(&check.stderr).contains(&soon), "{}", text(&check.stderr));
     let line = format!("The certificate 'cert.pem' expires at {}T00:00:00", &day[..10]);
     assert!(running.wait_for(&line).contains("WARN"));
     running.wait_for("Listening on https://");
