@@ -16,7 +16,7 @@ BLOCKS = [("reminder", "a long reminder of the program"), ("asked", "a b")]
 
 def start():
     """A sandbox, its URL and an access token of it."""
-    sandbox = subprocess.Popen([ROOT / "target/release/sandbox", "serve"], stderr=subprocess.PIPE, text=True)
+    sandbox = subprocess.Popen([ROOT / "target/debug/sandbox", "serve"], stderr=subprocess.PIPE, text=True)
     url = sandbox.stderr.readline().split()[-1]
     values = dict(sandbox.stderr.readline().strip().split("=", 1) for _ in range(3))
     form = urllib.parse.urlencode({"grant_type": "refresh_token", **values}).encode()

@@ -25,7 +25,7 @@ class Sandboxed:
     """Starts both with `settings`, lines of the configuration, and a provider for each name and kind of `accounts`."""
 
     def __init__(self, folder, settings, accounts):
-        program = [ROOT / "target/release/sandbox", "serve", "--event-delay", "0", "--lifetime", "3600"]
+        program = [ROOT / "target/debug/sandbox", "serve", "--event-delay", "0", "--lifetime", "3600"]
         self.sandbox = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
         url = self.sandbox.stderr.readline().split()[-1]
         values = dict(self.sandbox.stderr.readline().strip().split("=", 1) for _ in range(3))
