@@ -4,7 +4,7 @@
 //! One thread for all, because most are silent for long: a thread for each would keep its stack all that time.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
@@ -161,7 +161,7 @@ struct Carrier {
     poller: Poller,
     tunnels: BTreeMap<u64, Carried>,
     /// Those that had more to do at the end of their turn.
-    unfinished: Vec<u64>,
+    unfinished: BTreeSet<u64>,
     /// The time when a tunnel may have waited for long enough: never later than the end of any wait.
     next_look: Option<Deadline>,
     next_id: u64,
@@ -185,7 +185,7 @@ impl Carrier {
             wake,
             poller,
             tunnels: BTreeMap::new(),
-            unfinished: Vec::new(),
+            unfinished: BTreeSet::new(),
             next_look: None,
             next_id: 0,
             takes_leave: false,
@@ -286,7 +286,7 @@ impl Carrier {
         let Some(carried) = self.tunnels.get_mut(&id) else { return };
         // A panic costs its tunnel alone.
         match catch_unwind(AssertUnwindSafe(|| carried.tunnel.turn(now))) {
-            Ok(Turn::HasMore) => self.unfinished.push(id),
+            Ok(Turn::HasMore) => _ = self.unfinished.insert(id),
             Ok(Turn::Waits(interests, until)) => {
                 carried.until = Some(until);
                 self.next_look = Some(self.next_look.map_or(until, |next| next.min(until)));

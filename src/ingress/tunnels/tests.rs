@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::bounded;
 
@@ -114,6 +115,35 @@ fn a_tunnel_with_more_to_do_does_not_keep_others_waiting() {
     assert_eq!(next(&other), Said::End);
     other_ended.send(()).unwrap();
     while next(&busy) != Said::End {}
+}
+
+#[test]
+fn a_tunnel_with_more_to_do_of_which_more_comes_has_no_more_turns_than_others() {
+    let tunnels = Tunnels::default();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = turns.clone();
+    let (quiet, _quiet_peers) = carry(&tunnels, move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Turn::HasMore
+    });
+    assert_eq!(next(&quiet), Said::Turn([true, true]));
+    let (tell, told) = bounded(1);
+    let mut at_start = 0;
+    let (_busy, [mut client, _provider]) = carry(&tunnels, move |turn| {
+        let others = turns.load(Ordering::SeqCst);
+        match turn {
+            1 => return waits(BOTH_READ),
+            2 => at_start = others,
+            100 => tell.send(others - at_start).unwrap(),
+            _ => {}
+        }
+        Turn::HasMore
+    });
+    // It stays there to be read.
+    client.write_all(b"x").unwrap();
+    let others = told.recv_timeout(PATIENCE).unwrap();
+    // One for what it had left to do, and one for what came.
+    assert!(others >= 49, "{others} turns beside 100");
 }
 
 #[test]

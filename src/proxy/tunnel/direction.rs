@@ -84,7 +84,9 @@ impl Direction {
     /// The events for which it waits.
     pub(super) fn wants(&self) -> Wants {
         let (is_empty, is_over) = (self.buffer.held().is_empty(), self.is_over());
-        let takes = is_over || matches!(self.stage, Stage::Passing | Stage::Leaving) && is_empty;
+        // TLS takes all, and holds back what its socket does not take.
+        let has_room = is_empty && !self.is_sink_full;
+        let takes = is_over || matches!(self.stage, Stage::Passing | Stage::Leaving) && has_room;
         Wants {
             source: takes && !self.has_source_ended,
             sink: !is_over && (self.is_sink_full || !is_empty || self.stage == Stage::Ending),

@@ -13,6 +13,8 @@ struct Fake {
     input: VecDeque<Option<Vec<u8>>>,
     room: usize,
     taken: Vec<u8>,
+    /// It took more than its socket does, as TLS may.
+    holds_back: bool,
     has_ended: bool,
     is_broken: bool,
     socket: Arc<TcpStream>,
@@ -24,6 +26,7 @@ impl Fake {
             input: input.iter().map(|piece| Some(piece.to_vec())).collect(),
             room,
             taken: Vec::new(),
+            holds_back: false,
             has_ended: false,
             is_broken: false,
             socket: unused_socket(),
@@ -83,7 +86,7 @@ impl End for Fake {
     }
 
     fn send_held(&mut self) -> io::Result<bool> {
-        Ok(true)
+        Ok(!self.holds_back)
     }
 
     fn end_sending(&mut self) -> io::Result<bool> {
@@ -124,6 +127,19 @@ fn a_source_is_not_read_while_its_sink_takes_nothing() {
     sink.room = 99;
     direction.step(&mut source, &mut sink, false).unwrap();
     assert_eq!((sink.taken.as_slice(), source.input.len()), (HELLO, 1));
+    assert_eq!(direction.wants(), Wants { source: true, sink: false });
+}
+
+#[test]
+fn a_source_is_not_waited_for_while_its_sink_holds_back_what_it_took() {
+    // It would be ready all the time, and not be read.
+    let (mut source, mut sink) = (Fake::new(&[HELLO, HELLO], 9), Fake::new(&[], 99));
+    sink.holds_back = true;
+    let mut direction = direction();
+    direction.step(&mut source, &mut sink, true).unwrap();
+    assert_eq!(direction.wants(), Wants { source: false, sink: true });
+    sink.holds_back = false;
+    direction.step(&mut source, &mut sink, false).unwrap();
     assert_eq!(direction.wants(), Wants { source: true, sink: false });
 }
 
