@@ -33,7 +33,7 @@ pub(crate) struct Pool {
 }
 
 /// Counts a worker while it lives, however it ends, or a connection that has left its worker.
-pub(crate) struct Seat(Arc<AtomicUsize>);
+pub(crate) struct Seat(Option<Arc<AtomicUsize>>);
 
 /// Makes seats for connections that leave their workers, and yet count among those of the pool.
 #[derive(Clone)]
@@ -42,13 +42,27 @@ pub(crate) struct Seats(Arc<AtomicUsize>);
 impl Seats {
     pub(crate) fn take(&self) -> Seat {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Seat(self.0.clone())
+        Seat(Some(self.0.clone()))
+    }
+}
+
+impl Seat {
+    /// Gives it back if more than `max` are taken; returns true if so. Of several at once, only as many do so as are
+    /// too many.
+    fn give_back_beyond(&mut self, max: usize) -> bool {
+        let fewer = |taken: usize| (taken > max).then(|| taken - 1);
+        let update = |count: &mut Arc<AtomicUsize>| {
+            count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok()
+        };
+        self.0.take_if(update).is_some()
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        if let Some(count) = &self.0 {
+            count.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -85,20 +99,19 @@ impl Pool {
             Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
         };
         let count = self.workers.fetch_add(1, Ordering::SeqCst);
-        let counted = Seat(self.workers.clone());
+        let mut seat = Seat(Some(self.workers.clone()));
         if count >= self.workers_max {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let pool = self.clone();
         let work = move || {
-            let _counted = counted;
             let mut next = Some(job);
             while let Some(job) = next {
                 // The hook printed the panic's message; only its connection is lost.
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
                     log::error!("A connection ended by a panic; please report this");
                 }
-                next = pool.next_job();
+                next = pool.next_job(&mut seat);
             }
         };
         thread::spawn("worker", WORKER_STACK_BYTES, work).map(thread::Thread::detach)
@@ -110,9 +123,9 @@ impl Pool {
         let _ = self.promise.send(job);
     }
 
-    fn next_job(&self) -> Option<Job> {
+    fn next_job(&self, seat: &mut Seat) -> Option<Job> {
         self.promised.try_recv().ok().or_else(|| {
-            if self.workers.load(Ordering::SeqCst) > self.workers_max {
+            if seat.give_back_beyond(self.workers_max) {
                 // A connection that left its worker has this one's place.
                 return None;
             }
@@ -240,6 +253,17 @@ mod tests {
         while pool.workers.load(Ordering::SeqCst) > 1 {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn no_more_workers_end_than_are_too_many() {
+        let seats = Pool::new(2, PATIENCE).seats();
+        // Two workers that look at the same moment, and a connection that left a third.
+        let (mut one, mut other, _left) = (seats.take(), seats.take(), seats.take());
+        assert!(one.give_back_beyond(2));
+        assert!(!other.give_back_beyond(2), "somebody has to be there for a promised job");
+        drop(one);
+        assert_eq!(seats.0.load(Ordering::SeqCst), 2);
     }
 
     #[test]
