@@ -1,6 +1,6 @@
 //! A connection to a provider: bytes in and out without blocking, through TLS where that is spoken.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
@@ -36,6 +36,8 @@ pub(super) struct Tls {
     decrypted: usize,
     /// Whether the peer said that it sends no more.
     has_ended: bool,
+    /// What is wrong with a record, to be told once the data before it have been read.
+    broken: Option<rustls::Error>,
     /// Whether rustls holds a part of a record.
     records: Records,
 }
@@ -61,7 +63,10 @@ impl Wire {
     pub(super) fn holds_bytes(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(tls) => tls.decrypted > 0 || tls.has_ended || tls.lower.holds_bytes(),
+            Self::Tls(tls) => {
+                let ends = tls.has_ended || tls.broken.is_some();
+                tls.decrypted > 0 || ends || tls.lower.holds_bytes()
+            }
         }
     }
 
@@ -73,7 +78,8 @@ impl Wire {
             Self::Plain(_) => true,
             Self::Tls(tls) => {
                 let is_read = tls.decrypted == 0 && tls.records.are_whole();
-                is_read && !tls.has_ended && tls.lower.may_go_on()
+                let ends = tls.has_ended || tls.broken.is_some();
+                is_read && !ends && tls.lower.may_go_on()
             }
         }
     }
@@ -96,8 +102,14 @@ impl Wire {
         deadline: Deadline,
     ) -> Result<Self, Fault> {
         let session = ClientConnection::new(config, name)?;
-        let mut tls =
-            Tls { lower, session, decrypted: 0, has_ended: false, records: Records::default() };
+        let mut tls = Tls {
+            lower,
+            session,
+            decrypted: 0,
+            has_ended: false,
+            broken: None,
+            records: Records::default(),
+        };
         while tls.session.is_handshaking() {
             while !tls.send_held()? {
                 watch.wait(tls.lower.socket(), PollFlags::OUT, deadline.left())?;
@@ -157,9 +169,20 @@ impl Tls {
     fn receive(&mut self) -> io::Result<usize> {
         let mut lower = Followed { wire: &mut self.lower, records: &mut self.records };
         let count = self.session.read_tls(&mut lower)?;
-        let state = self.session.process_new_packets().map_err(io::Error::other)?;
-        self.decrypted = state.plaintext_bytes_to_read();
-        self.has_ended = state.peer_has_closed();
+        match self.session.process_new_packets() {
+            Ok(state) => {
+                self.decrypted = state.plaintext_bytes_to_read();
+                self.has_ended = state.peer_has_closed();
+            }
+            Err(error) => {
+                // The records before it are as good as any.
+                self.decrypted = self.session.reader().fill_buf().map_or(0, <[u8]>::len);
+                if self.decrypted == 0 {
+                    return Err(io::Error::other(error));
+                }
+                self.broken = Some(error);
+            }
+        }
         Ok(count)
     }
 }
@@ -190,6 +213,9 @@ impl Read for Tls {
                 // The peer said that it ends, or it ended without saying so, which is an error.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
+            }
+            if let Some(error) = self.broken.clone() {
+                return Err(io::Error::other(error));
             }
             let count = self.receive()?;
             if self.session.wants_write() {

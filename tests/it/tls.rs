@@ -410,6 +410,8 @@ enum Ending {
     Said,
     /// The first half of the record that says so.
     HalfSaid,
+    /// A record that nobody can decrypt.
+    Broken,
 }
 
 /// A server that sends session tickets, its answer and its ending in one write, and goes on reading; `answer` is None for
@@ -444,7 +446,10 @@ fn in_one_write(
                 session.write_tls(&mut records)?;
             }
             let answer_bytes = records.len();
-            if ending != Ending::Open {
+            if ending == Ending::Broken {
+                records.extend([0x17, 3, 3, 0, 32]);
+                records.extend([7; 32]);
+            } else if ending != Ending::Open {
                 session.send_close_notify();
                 session.write_tls(&mut records)?;
             }
@@ -468,9 +473,13 @@ fn in_one_write(
 #[test]
 fn no_second_request_goes_out_on_a_connection_whose_end_came_together_with_its_answer() {
     let authority = Authority::new();
-    for (ending, connections) in
-        [(Ending::HalfSaid, [0, 1, 2]), (Ending::Said, [0, 1, 2]), (Ending::Open, [0, 0, 0])]
-    {
+    // An answer before a broken record was lost.
+    for (ending, connections) in [
+        (Ending::HalfSaid, [0, 1, 2]),
+        (Ending::Said, [0, 1, 2]),
+        (Ending::Broken, [0, 1, 2]),
+        (Ending::Open, [0, 0, 0]),
+    ] {
         let answer = move |request: &[u8]| {
             request.ends_with(b"\r\n\r\nbill").then(|| (answer(200, "ok").into_bytes(), ending))
         };
