@@ -50,7 +50,7 @@ class Sandbox:
     """A sandbox as a child process."""
 
     def __init__(self, *options):
-        command = [str(BINARIES / "sandbox"), "serve", "--event-delay", "0", "--lifetime", "3600", *options]
+        command = [str(drive.ROOT / "target/debug/sandbox"), "serve", "--event-delay", "0", "--lifetime", "3600", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = [self.process.stdout.readline().strip() for _ in range(4)]
         self.url = said[0].split()[-1]
