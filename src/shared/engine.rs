@@ -182,7 +182,7 @@ impl Line {
     pub fn tell_quota(&mut self, names: &Names, text: &str, from: &str) -> Result<(), StoreError> {
         let (key, length) = (names.key("quota"), QUOTA_KEPT_MS.to_string());
         self.link.ask(&["SET", &key, text, "PX", &length])?;
-        let news = format!("q {} {from}", names.slug);
+        let news = news::quota_news(&names.slug, text, from);
         self.link.ask(&["PUBLISH", &names.news(), &news]).map(drop)
     }
 

@@ -287,14 +287,17 @@ impl KeeperThread {
             Some(News::End { slug, model, numbers, from }) if from != self.instance => {
                 self.rest(&slug, model.as_deref(), RestNews::Ended(&numbers));
             }
-            Some(News::Quota(slug, from)) if from != self.instance => {
-                let text = session.line.quota(&self.names(&slug))?;
+            Some(News::Quota { slug, told, from }) if from != self.instance => {
+                let text = match told {
+                    Some(told) => Some(told),
+                    None => session.line.quota(&self.names(&slug))?,
+                };
                 let members = self.members();
                 let own = members.iter().filter(|member| member.slug == slug);
                 own.filter_map(|member| member.quota.as_ref())
                     .for_each(|quota| (quota.hear)(text.as_deref()));
             }
-            Some(News::Quota(..) | News::Rest { .. } | News::End { .. }) | None => {}
+            Some(News::Quota { .. } | News::Rest { .. } | News::End { .. }) | None => {}
         }
         Ok(())
     }

@@ -7,8 +7,15 @@ use crate::json;
 pub enum News {
     /// The record of this provider changed.
     Record(String),
-    /// The instance with this id told what is left of this provider's quota.
-    Quota(String, String),
+    /// A host told what is left of a provider's quota.
+    Quota {
+        /// The provider.
+        slug: String,
+        /// What is left; an older evertoken does not say it, and has it looked up.
+        told: Option<String>,
+        /// The id of the instance that says so.
+        from: String,
+    },
     /// A provider cools down, or one model of it rests.
     Rest {
         /// The provider.
@@ -35,13 +42,17 @@ pub enum News {
     },
 }
 
-/// Parses `t <slug>`, `c <slug> <milliseconds> <instance>:<number>`, `q <slug> <instance>`, or a JSON object with `rest`
-/// or `end`; other messages are ignored. An older evertoken tells no number, and reads these as another instance's.
+/// Parses `t <slug>`, `c <slug> <milliseconds> <instance>:<number>`, or a JSON object with `rest`, `end` or `quota`; other
+/// messages are ignored. An older evertoken tells no number, and reads these as another instance's; it also tells a quota
+/// as `q <slug> <instance>`.
 pub(super) fn read(text: &str) -> Option<News> {
     if text.starts_with('{') {
         let json: serde_json::Value = json::read(text.as_bytes()).ok()?;
         let member = |name: &str| json.get(name)?.as_str().map(str::to_owned);
         let (model, from) = (member("model"), member("from")?);
+        if let Some(slug) = member("quota") {
+            return Some(News::Quota { slug, told: Some(member("told")?), from });
+        }
         if let Some(slug) = member("end") {
             let numbers = json.get("numbers")?.as_array()?;
             let numbers = numbers.iter().filter_map(serde_json::Value::as_u64).collect();
@@ -60,9 +71,17 @@ pub(super) fn read(text: &str) -> Option<News> {
             let (ms, number) = (ms.parse().ok()?, number.parse().ok());
             Some(News::Rest { slug, model: None, ms, number, from })
         }
-        ["q", slug, from] => Some(News::Quota(slug.to_owned(), from.to_owned())),
+        ["q", slug, from] => {
+            Some(News::Quota { slug: slug.to_owned(), told: None, from: from.to_owned() })
+        }
         _ => None,
     }
+}
+
+/// The message that the instance `from` told what is left of the quota of the provider `slug`. It goes along, because hosts
+/// with other accounts tell theirs in the same place.
+pub(super) fn quota_news(slug: &str, told: &str, from: &str) -> String {
+    serde_json::json!({ "quota": slug, "told": told, "from": from }).to_string()
 }
 
 #[cfg(test)]
@@ -78,7 +97,12 @@ mod tests {
         };
         assert_eq!(read("c a 70 x"), rest(None, None));
         assert_eq!(read("c a 70 x:18446744073709551615"), rest(None, Some(u64::MAX)));
-        assert_eq!(read("q a x"), Some(News::Quota("a".into(), "x".into())));
+        let quota = |told: Option<&str>| {
+            let told = told.map(str::to_owned);
+            Some(News::Quota { slug: "a".into(), told, from: "x".into() })
+        };
+        assert_eq!(read("q a x"), quota(None));
+        assert_eq!(read(&quota_news("a", "{\"b\": 1}", "x")), quota(Some("{\"b\": 1}")));
         let told = r#"{"rest":"a","model":"m 1","ms":70,"from":"x","new":1}"#;
         assert_eq!(read(told), rest(Some("m 1"), None));
         let told = r#"{"rest":"a","model":"m 1","ms":70,"from":"x","number":18446744073709551615}"#;
@@ -93,6 +117,7 @@ mod tests {
             "{}",
             r#"{"rest":"a","ms":1,"from":"x"}"#,
             r#"{"end":"a","from":"x"}"#,
+            r#"{"quota":"a","from":"x"}"#,
             "",
             "t",
             "q a",
