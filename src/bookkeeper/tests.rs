@@ -1,4 +1,4 @@
-//! What is saved when, with timers that the tests end.
+//! The times at which records are saved, with timers that the tests end.
 
 use std::sync::atomic::AtomicU32;
 

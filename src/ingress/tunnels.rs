@@ -55,7 +55,7 @@ pub enum Turn {
     Over,
 }
 
-/// What a tunnel keeps counted while it lives.
+/// The counts in which a tunnel stands while it lives: they change when this is dropped.
 pub(crate) type Place = Box<dyn Any + Send>;
 
 /// The thread, which is started for the first tunnel.
@@ -260,7 +260,7 @@ impl Carrier {
         let carried = Carried { tunnel, sockets, interests, until: None, _place: place };
         self.tunnels.insert(id, carried);
         match watched {
-            // What came together with the handshake is passed on at once.
+            // Bytes that came together with the handshake are passed on at once.
             Ok(()) => self.turn(id, [Readiness { read: true, ..Readiness::default() }; 2]),
             Err(error) => self.end_unwatched(id, &error),
         }

@@ -36,7 +36,7 @@ pub(super) struct Tls {
     decrypted: usize,
     /// Whether the peer said that it sends no more.
     has_ended: bool,
-    /// What is wrong with a record, to be told once the data before it have been read.
+    /// The error of a broken record, to be told once the data before it have been read.
     broken: Option<rustls::Error>,
     /// Whether rustls holds a part of a record.
     records: Records,

@@ -137,7 +137,7 @@ pub(crate) fn judge(
     let hosts = ClientHosts {
         listen: &settings.listen,
         allowed: &settings.allowed_hosts,
-        // What is certain is so in both cases.
+        // A certain mismatch is one in both cases.
         are_written: true,
         has_keys: settings.inbound_keys.is_some(),
     };

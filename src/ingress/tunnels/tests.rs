@@ -10,7 +10,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a tunnel was told.
+/// A call of a tunnel.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     Turn([bool; 2]),

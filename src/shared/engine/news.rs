@@ -11,7 +11,7 @@ pub enum News {
     Quota {
         /// The provider.
         slug: String,
-        /// What is left; an older evertoken does not say it, and has it looked up.
+        /// Its windows, as JSON; None from an older evertoken, which has them looked up.
         told: Option<String>,
         /// The id of the instance that says so.
         from: String,
