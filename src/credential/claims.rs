@@ -28,9 +28,14 @@ impl ClaimFields {
     /// The values for `token`; None if none of the provider's fields contains a claim. A field whose claim is missing
     /// has no value, and the log says so.
     pub fn of(&self, provider: &ProviderConfig, token: Option<&Secret>) -> Option<ClaimValues> {
-        if !provider.headers.iter().any(|(_, value)| matches!(value, FieldValue::Claims(_))) {
-            return None;
-        }
+        let is_claim = |(_, value): &(String, FieldValue)| matches!(value, FieldValue::Claims(_));
+        provider.headers.iter().any(is_claim).then(|| self.values(provider, token))
+    }
+
+    /// The values for `token`, worked out once for each token.
+    // Not inlined: keeps worker stacks small.
+    #[inline(never)]
+    fn values(&self, provider: &ProviderConfig, token: Option<&Secret>) -> ClaimValues {
         // The values are replaced as a whole, so a panic leaves no half of them.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.token.is_none() || last.token.as_ref() != token {
@@ -40,7 +45,7 @@ impl ClaimFields {
             }
             *last = LastClaims { token: token.cloned(), values, told: missing };
         }
-        Some(last.values.clone())
+        last.values.clone()
     }
 }
 

@@ -246,6 +246,8 @@ impl Source {
 
     /// True if there is a valid token newer than `generation`, which the provider rejected; waits for a refresh if
     /// `may_wait` holds.
+    // Not inlined: keeps worker stacks small.
+    #[inline(never)]
     pub fn has_newer(&self, generation: Generation, may_wait: bool, clock: &Clock) -> bool {
         match self {
             Self::Refreshed(refreshed) => refreshed.has_newer(generation, may_wait, clock),

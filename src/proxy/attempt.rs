@@ -335,11 +335,15 @@ fn send_once<'p>(
             upstream.send(&out, &mut OutBody::Streamed(*length, &mut reader), client, attempts)
         }
     };
-    sent.map_err(|error| {
-        debug!("No answer from {}: {error:?}", provider.name);
-        if let UpstreamError::Short(shortage) = &error {
-            shortage.say("requests get 503");
-        }
-        verdict::refusal_for(&error, &provider.name).map_or(Stop::ClientGone, Stop::Refused)
-    })
+    sent.map_err(|error| no_answer(&provider.name, &error))
+}
+
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn no_answer(provider: &str, error: &UpstreamError) -> Stop {
+    debug!("No answer from {provider}: {error:?}");
+    if let UpstreamError::Short(shortage) = error {
+        shortage.say("requests get 503");
+    }
+    verdict::refusal_for(error, provider).map_or(Stop::ClientGone, Stop::Refused)
 }

@@ -212,6 +212,8 @@ fn refuse_with(
     reply.flush().map_err(|_| Stop::ClientGone)
 }
 
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
 fn report(
     proxy: &Proxy,
     head: &RequestHead,

@@ -134,6 +134,8 @@ pub(crate) fn credential_field(provider: &ProviderConfig) -> Option<(&str, &str)
 /// `credential` is the token to add. With None, the request has no credential, or for a passthrough provider the
 /// client's own, but never one of the `inbound_keys`. `claims` are the values of the provider's fields with claims of
 /// the token.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
 pub(crate) fn to_upstream<'a>(
     headers: &'a Headers,
     provider: &ProviderConfig,

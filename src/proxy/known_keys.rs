@@ -63,6 +63,8 @@ impl Keys {
 
     /// The keys that must not go on from a request: those that are known as texts, and those in the request of which
     /// only the hash was known.
+    // Not inlined: keeps worker stacks small.
+    #[inline(never)]
     pub(crate) fn secrets_in(&self, head: &RequestHead) -> Cow<'_, [Secret]> {
         if self.hashes.is_empty() {
             return Cow::Borrowed(&self.secrets);

@@ -71,6 +71,13 @@ impl<'p, P: AsRef<config::ProviderConfig>> Wanted<'p, P> {
         if !matches!(&*head.method, "GET" | "HEAD") || !is_models_list(head.path()) {
             return None;
         }
+        Self::of_list(table, head)
+    }
+
+    /// Like [`Self::of`], for a request that asks for a list.
+    // Not inlined: keeps worker stacks small.
+    #[inline(never)]
+    fn of_list(table: Table<'p, P>, head: &RequestHead) -> Option<Self> {
         let kind = api_of(head.path(), &head.headers)?;
         let rights = table.rights;
         let of_kind = |kind: ProviderKind| {

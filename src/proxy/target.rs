@@ -18,10 +18,21 @@ pub(crate) fn to_upstream<'a>(
     provider: &ProviderConfig,
     keys: &[Secret],
 ) -> Cow<'a, str> {
-    let has_key_parameter = takes_key(provider);
-    if keys.is_empty() && provider.query.is_empty() && !has_key_parameter {
+    if keys.is_empty() && provider.query.is_empty() && !takes_key(provider) {
         return Cow::Borrowed(target);
     }
+    with_parameters(target, provider, keys)
+}
+
+/// The target with the parameters that are for `provider`.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn with_parameters<'a>(
+    target: &'a str,
+    provider: &ProviderConfig,
+    keys: &[Secret],
+) -> Cow<'a, str> {
+    let has_key_parameter = takes_key(provider);
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None if provider.query.is_empty() => return Cow::Borrowed(target),

@@ -102,6 +102,8 @@ impl Connector {
     }
 
     /// The proxy for `origin`.
+    // Not inlined: keeps worker stacks small.
+    #[inline(never)]
     fn tunnel(&self, origin: &Origin) -> Option<&Tunnel> {
         let tunnel = if origin.is_tls { &self.tls_tunnel } else { &self.plain_tunnel };
         tunnel.as_ref().filter(|_| self.proxy.is_for(&origin.host, origin.port))

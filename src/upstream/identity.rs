@@ -40,6 +40,8 @@ impl TlsIdentity {
 
     /// The configuration of the next handshake. While the files can't be used, such as in the middle of their
     /// replacement, the last good certificate serves.
+    // Not inlined: keeps worker stacks small.
+    #[inline(never)]
     pub(super) fn config(&self) -> Result<Arc<ClientConfig>, Fault> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match self.read(last.made.as_ref()) {

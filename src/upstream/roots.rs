@@ -35,6 +35,8 @@ impl Roots {
     }
 
     /// The configuration of a TLS session.
+    // Not inlined: keeps worker stacks small.
+    #[inline(never)]
     pub(super) fn config(&self) -> Arc<ClientConfig> {
         match self {
             Self::Public => public(),
