@@ -275,7 +275,8 @@ class Host:
     def __init__(self, name, folder, rng):
         self.name, self.folder, self.rng = name, folder, rng
         folder.mkdir()
-        self.kills, self.stops, self.lost = 0, 0, []
+        # The ends that have begun, and those after which it runs again.
+        self.kills, self.stops, self.over, self.lost = 0, 0, (0, 0), []
         # Held by a new start, and by who changes files that it reads.
         self.starting = threading.Lock()
         self.first, self.last, self.peak_kib, self.left = None, None, 0, None
@@ -296,6 +297,7 @@ class Host:
         self.lost += find_lost(self.folder)
         with self.starting:
             self.start()
+        self.over = self.kills, self.stops
         self.next_end = time.monotonic() + self.rng.uniform(5, 40)
 
     def wait_for_rest(self, fresh):

@@ -144,7 +144,7 @@ class Tunnels:
 
     def again_and_again(self, talk, ping_interval):
         while self.running.is_set():
-            kills, stops = self.host.kills, self.host.stops
+            kills, stops = self.host.over
             try:
                 connection = self.door.open_tunnel(ping_interval)
             except Exception as error:
@@ -302,7 +302,7 @@ class Handshakes:
     def shake(self):
         while self.running.is_set():
             kind = self.rng.choice(HANDSHAKES)
-            before = self.host.kills, self.host.stops
+            before = self.host.over
             try:
                 with self.door.connect() as stream:
                     getattr(self, f"shake_{kind}")(stream)
