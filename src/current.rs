@@ -1,7 +1,7 @@
 //! The configuration in use, and its replacement by another one without a dropped request.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use crossbeam_channel::after;
 use log::{error, info, warn};
 
 use crate::assemble::{Environment, Load, StartError, access_rules};
+use crate::atomic::AtomicU64;
 use crate::bookkeeper::Bookkeeper;
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::config::Config;

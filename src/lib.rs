@@ -8,6 +8,7 @@
 
 mod app;
 mod assemble;
+mod atomic;
 mod bookkeeper;
 mod bound;
 mod check;

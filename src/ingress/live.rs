@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 use socket2::SockRef;
 
+use crate::atomic::AtomicU64;
 use crate::clock::Deadline;
 use crate::ingress::tally::{ByteCounts, ConnectionTally, ListenerCounts, ListenerTally};
 use crate::ingress::tunnels::{Tunnel, Tunnels};

@@ -4,7 +4,9 @@
 //! processors. They are added up when somebody asks, and join the listener's own when the connection ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::atomic::AtomicU64;
 
 /// The counts of a listener.
 #[derive(Debug, Default)]

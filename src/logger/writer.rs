@@ -1,10 +1,11 @@
 //! The thread that writes log lines, so that a blocked stderr delays nobody else.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::atomic::AtomicU64;
 use crate::logger::backlog::{Backlog, Pushed};
 use crate::thread;
 

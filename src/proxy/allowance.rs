@@ -1,9 +1,10 @@
 //! What is left of a provider's quota while evertoken runs: noted from its answers, and asked before each choice.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::atomic::AtomicU64;
 use crate::bookkeeper::Reminder;
 use crate::clock::{Clock, Due, Moment, Stopwatch};
 use crate::http::message::Headers;

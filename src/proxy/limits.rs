@@ -227,7 +227,7 @@ mod tests {
             Used::default(),
             KeyRights { requests_per_minute: Some(1_000), ..KeyRights::all("ci") },
         );
-        let passed = std::sync::atomic::AtomicU64::new(0);
+        let passed = crate::atomic::AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

@@ -1,9 +1,10 @@
 //! One provider while evertoken runs: its credential, connections, cooldown and counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::atomic::AtomicU64;
 use crate::clock::{Clock, Due, Moment};
 use crate::config::{self, Credential, FIRST_TOKEN_WAIT};
 use crate::credential::claims::ClaimFields;

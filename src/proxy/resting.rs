@@ -1,9 +1,10 @@
 //! The models of one provider that rest, because a refusal concerned them alone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::atomic::AtomicU64;
 use crate::clock::{Due, Moment};
 use crate::proxy::told::{Begun, EndedNumbers, Numbers};
 

@@ -1,8 +1,9 @@
 //! The state that all requests share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use crate::atomic::AtomicU64;
 use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::config::{self, ModelRoute, Settings};
 use crate::ingress::listeners::Listeners;

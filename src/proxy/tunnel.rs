@@ -2,12 +2,13 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use log::debug;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::atomic::AtomicU64;
 use crate::clock::{Deadline, Stopwatch};
 use crate::http::buffer::{BULK_BYTES, Buffer};
 use crate::http::end::End;

@@ -363,9 +363,10 @@ impl Drop for SharedChain {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
+    use crate::atomic::AtomicU64;
     use crate::clock::Timestamp;
     use crate::config::store_address::StoreAddress;
     use crate::secret::Secret;

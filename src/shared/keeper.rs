@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, select};
 use log::info;
 
+use crate::atomic::AtomicU64;
 use crate::clock::{Clock, Due, Moment};
 use crate::config::SharedStore;
 use crate::record::Mark;

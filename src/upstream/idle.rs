@@ -8,12 +8,13 @@
 
 use std::iter::from_fn;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use log::debug;
 
+use crate::atomic::AtomicU64;
 use crate::clock::Stopwatch;
 use crate::platform::{current_processor, incoming_processor};
 use crate::upstream::surroundings::Surroundings;

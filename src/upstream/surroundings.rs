@@ -2,8 +2,9 @@
 //! notice.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
+use crate::atomic::AtomicI64;
 use crate::clock::Stopwatch;
 use crate::upstream::source::source_towards;
 

@@ -94,6 +94,7 @@ fn every_code_metric_and_page_has_its_row() {
     let metrics = [
         include_str!("../../src/proxy/metrics.rs"),
         include_str!("../../src/proxy/metrics/listeners.rs"),
+        include_str!("../../src/proxy/metrics/providers.rs"),
     ];
     let metrics = metrics.concat();
     let metrics = quoted(&metrics, "\"evertoken_").map(|rest| format!("evertoken_{rest}"));

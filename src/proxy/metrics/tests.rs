@@ -1,19 +1,14 @@
-//! The text of a scrape, and quantiles.
+//! The text of a scrape, and times.
 
 use super::*;
 use crate::bound::Bound;
 use crate::ingress::tally::ListenerCounts;
+use crate::report::TunnelsReport;
 use crate::tls::{CertificateNow, Validity};
 use crate::usage::table::Counts;
 
 #[test]
-fn quantiles_lie_where_prometheus_puts_them() {
-    let buckets = [(0.1, 10), (0.5, 10), (1.0, 20)];
-    let cases = [(50, 20, Some(100)), (75, 20, Some(750)), (95, 20, Some(950)), (50, 0, None)];
-    for (percent, total, expected) in cases {
-        assert_eq!(quantile_ms(&buckets, total, percent), expected, "{percent}");
-    }
-    assert_eq!(quantile_ms(&buckets, 100, 95), Some(1000), "beyond the last bound");
+fn the_time_until_a_provider_answers_is_estimated_from_its_histogram() {
     let metrics = Metrics::new();
     assert_eq!(metrics.first_byte("A"), None);
     let (first_byte, total) = (Duration::from_millis(70), Duration::from_secs(2));
@@ -183,4 +178,20 @@ fn listeners_have_their_metrics() {
     let text = Metrics::new().scrape(&[], &listeners, configuration, 0, &Table::default());
     let line = "evertoken_certificate_files_usable{listener=\"https://127.0.0.1:8443\"} 0";
     assert!(text.lines().any(|own| own == line), "{text}");
+}
+
+/// Their labels, one after the other, are the same text, by which they were counted as one.
+#[test]
+fn a_model_and_a_key_are_not_taken_for_others_that_join_to_the_same_text() {
+    let mut usage = Table::default();
+    let counts = |input| Counts { input, ..Counts::default() };
+    usage.add("A", "gpt-5", "1", &counts(2));
+    usage.add("A", "gpt-51", "", &counts(3));
+    let text = Metrics::new().scrape(&[], &[], fine_configuration(), 0, &usage);
+    for line in [
+        "evertoken_usage_tokens_total{key=\"1\",kind=\"input\",model=\"gpt-5\",provider=\"A\"} 2",
+        "evertoken_usage_tokens_total{key=\"\",kind=\"input\",model=\"gpt-51\",provider=\"A\"} 3",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select, unbounded};
 use fastrand::Rng;
 
 use super::*;
+use crate::atomic::AtomicU64;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::config::{AutoRefresh, LoginEndpoints, SecretFiles, Unwritten};
 use crate::http::message::Headers;

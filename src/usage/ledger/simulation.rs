@@ -2,13 +2,14 @@
 //! that loses its data, hosts that are killed before they saved. Whatever happened, all hosts show the same sums in the
 //! end: those of everything that a host or the store still knew.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use fastrand::Rng;
 use tempfile::TempDir;
 
 use super::tests::{answered, at, ledger, read};
 use super::*;
+use crate::atomic::AtomicI64;
 use crate::shared::engine::{StoreError, Tallies};
 use crate::shared::tallies::{Exchange, SharedPart};
 

@@ -1,8 +1,9 @@
 //! Days, restarts, disks that fail, and hosts that share their counts.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::atomic::AtomicI64;
 use crate::clock::Moment;
 use crate::usage::tokens::Tokens;
 
