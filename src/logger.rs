@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::visible::visible;
-use log::{Level, LevelFilter, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -23,15 +23,14 @@ mod writer;
 
 pub(crate) use scratch::with_text;
 use scratch::{Line, with_line};
-use stamp::Stamp;
 pub(crate) use stamp::push_fraction;
 use writer::Writer;
 
 /// The longest wait of the exiting process for a blocked stderr.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
-/// The writer of this process; unset before the log has begun.
-static WRITER: OnceLock<Writer> = OnceLock::new();
+/// The log of this process; unset before it has begun.
+static LOG: OnceLock<ProcessLog> = OnceLock::new();
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,33 +67,45 @@ impl LineForm {
 
     /// Appends the line for a record, without its end, to `line`. The text of the record is written where it stays,
     /// because each request has a line.
-    fn append(self, record: &Record<'_>, now: Timestamp, stamp: &mut Stamp, line: &mut String) {
-        let level = record.level();
-        if self.to_journal {
-            line.push_str(priority(level));
-        }
+    fn append(self, record: &Record<'_>, now: Timestamp, line: &mut Line) {
         if self.format == Format::Json {
-            return object::append(record, now, line);
+            if self.to_journal {
+                line.text.push_str(priority(record.level()));
+            }
+            return object::append(record, now, &mut line.text);
         }
-        if !self.to_journal {
-            stamp.append(now, line);
-            line.push(' ');
+        self.append_text(record.level(), now, line, |text| {
+            let _ = text.write_fmt(*record.args());
+        });
+    }
+
+    /// The same for a line of text, to which `write` appends the message.
+    fn append_text(
+        self,
+        level: Level,
+        now: Timestamp,
+        Line { text, stamp }: &mut Line,
+        write: impl FnOnce(&mut String),
+    ) {
+        if self.to_journal {
+            text.push_str(priority(level));
+        } else {
+            stamp.append(now, text);
+            text.push(' ');
         }
-        line.push('[');
-        line.push_str(level.as_str());
-        line.push_str("] ");
-        let before = line.len();
-        let _ = line.write_fmt(*record.args());
-        if let Cow::Owned(shown) = visible(&line[before..]) {
-            line.replace_range(before.., &shown);
+        text.push_str(in_brackets(level));
+        let before = text.len();
+        write(text);
+        if let Cow::Owned(shown) = visible(&text[before..]) {
+            text.replace_range(before.., &shown);
         }
     }
 
     /// The line for a record, without its end.
     pub(crate) fn of_record(self, record: &Record<'_>, now: Timestamp) -> String {
-        let mut line = String::new();
-        self.append(record, now, &mut Stamp::default(), &mut line);
-        line
+        let mut line = Line::default();
+        self.append(record, now, &mut line);
+        line.text
     }
 
     /// The line for a problem that keeps the log from beginning, such as one in the configuration: its text without a
@@ -126,33 +137,74 @@ pub(crate) fn start(
     }
     let of_writer = clock.clone();
     // If the system has no thread left, the logging thread writes each line itself.
-    if let Ok(writer) = Writer::start(Stderr, move |count| notice(lines, count, of_writer.wall())) {
-        let _ = WRITER.set(writer);
+    let writer = Writer::start(Stderr, move |count| notice(lines, count, of_writer.wall())).ok();
+    let takes_texts = lines.format == Format::Text && !filters.is_some_and(searches);
+    let filter = builder.build();
+    let most = filter.filter();
+    let log = LOG.get_or_init(|| ProcessLog { filter, takes_texts, lines, clock, writer });
+    if log::set_logger(log).is_ok() {
+        log::set_max_level(most);
     }
-    builder.format(move |_, record| {
-        if !is_wanted(record.target(), record.level()) {
-            return Ok(());
-        }
-        let mut is_written = Ok(());
-        with_line(|Line { text, stamp }| {
-            lines.append(record, clock.wall(), stamp, text);
-            if let Some(writer) = WRITER.get() {
-                writer.push(text, !may_wait(record));
-            } else {
-                text.push('\n');
-                is_written = Stderr.write_all(text.as_bytes());
-            }
-        });
-        is_written
-    });
-    // Every line goes to the writer.
-    builder.target(env_logger::Target::Pipe(Box::new(io::sink())));
-    builder.init();
     // The default hook writes several lines, which are neither JSON nor have a priority.
     std::panic::set_hook(Box::new(|panic| {
         log::error!("A thread {panic}");
         flush();
     }));
+}
+
+/// Sorts records out by their level and `RUST_LOG`, and queues the lines of the others.
+struct ProcessLog {
+    /// Decides alone: its own way from a record to a writer takes longer than the making of the line.
+    filter: env_logger::Logger,
+    /// A message may come without a record.
+    takes_texts: bool,
+    lines: LineForm,
+    clock: Clock,
+    writer: Option<Writer>,
+}
+
+impl Log for ProcessLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.filter.matches(record) && is_wanted(record.target(), record.level()) {
+            self.write(!may_wait(record), |line| {
+                self.lines.append(record, self.clock.wall(), line);
+            });
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl ProcessLog {
+    fn write(&self, is_urgent: bool, make: impl FnOnce(&mut Line)) {
+        with_line(|line| {
+            make(line);
+            if let Some(writer) = &self.writer {
+                writer.push(&line.text, is_urgent);
+            } else {
+                line.text.push('\n');
+                let _ = Stderr.write_all(line.text.as_bytes());
+            }
+        });
+    }
+}
+
+/// Writes a line at `level`, which is enabled and none of a warning, with the message that `write` appends. Returns false if
+/// the log needs a record instead, whose facts are fields of their own. Without a record, a request's line takes half the
+/// instructions.
+pub(crate) fn write_text(level: Level, write: impl FnOnce(&mut String)) -> bool {
+    let Some(log) = LOG.get().filter(|log| log.takes_texts) else { return false };
+    log.write(false, |line| log.lines.append_text(level, log.clock.wall(), line, write));
+    true
+}
+
+/// True if `RUST_LOG` asks for a text within messages, which `env_logger` looks for in a record.
+fn searches(filters: &str) -> bool {
+    filters.contains('/')
 }
 
 /// Libraries log URLs with their queries, which may hold keys, and rustls warns of whatever a peer sends, as often as it
@@ -177,14 +229,18 @@ fn notice(lines: LineForm, count: u64, now: Timestamp) -> String {
 
 /// Waits until the lines so far are written, for at most half a second, before the process ends.
 pub(crate) fn flush() {
-    if let Some(writer) = WRITER.get() {
+    if let Some(writer) = writer() {
         writer.flush(FLUSH_MAX);
     }
 }
 
 /// The number of lines dropped since the start because stderr was blocked.
 pub(crate) fn dropped_lines() -> u64 {
-    WRITER.get().map_or(0, Writer::dropped_lines)
+    writer().map_or(0, Writer::dropped_lines)
+}
+
+fn writer() -> Option<&'static Writer> {
+    LOG.get()?.writer.as_ref()
 }
 
 /// The process's stderr without the standard library's lock, which a hanging write would hold.
@@ -227,6 +283,17 @@ pub(crate) fn goes_to_journal(stream: Option<&str>) -> bool {
 fn is_stream(stream: &str, (device, inode): (u64, u64)) -> bool {
     let named = stream.split_once(':');
     named.is_some_and(|(dev, ino)| (dev.parse(), ino.parse()) == (Ok(device), Ok(inode)))
+}
+
+/// The level as it stands before a message.
+const fn in_brackets(level: Level) -> &'static str {
+    match level {
+        Level::Error => "[ERROR] ",
+        Level::Warn => "[WARN] ",
+        Level::Info => "[INFO] ",
+        Level::Debug => "[DEBUG] ",
+        Level::Trace => "[TRACE] ",
+    }
 }
 
 /// syslog's priorities, in the form of sd-daemon(3).

@@ -37,9 +37,8 @@ impl Stamp {
 /// Appends `.007` for 7 milliseconds.
 pub(crate) fn push_fraction(text: &mut String, millis: u32) {
     text.push('.');
-    for digit in [millis / 100, millis / 10, millis] {
-        text.push(char::from_digit(digit % 10, 10).unwrap_or('0'));
-    }
+    // With a digit before them, they are three.
+    text.push_str(&itoa::Buffer::new().format(1000 + millis % 1000)[1..]);
 }
 
 #[cfg(test)]

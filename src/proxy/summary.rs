@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use log::{Level, log, log_enabled};
+use memchr::memchr3;
 
-use crate::logger::{push_fraction, with_text};
+use crate::logger::{self, push_fraction, with_text};
+use crate::swar::is_printable_ascii;
 
 /// The facts about an exchange that can't hold a secret (no query, no header).
 #[derive(Debug)]
@@ -38,7 +40,7 @@ pub(crate) struct Summary<'a> {
 impl Summary<'_> {
     /// Writes the line, with its facts as fields beside it.
     pub(crate) fn log(&self, level: Level) {
-        if !log_enabled!(level) {
+        if !log_enabled!(level) || logger::write_text(level, |text| self.write(text)) {
             return;
         }
         with_text(|text| {
@@ -71,17 +73,20 @@ impl Summary<'_> {
         escape(text, self.path);
         text.push_str(" -> ");
         text.push_str(self.status.map_or("nothing", |status| number.format(status)));
-        let mut add = |before: &str, name: Option<&str>| {
-            if let Some(name) = name {
-                text.push_str(before);
-                text.push_str(name);
-            }
-        };
-        add(" from ", self.provider);
-        add(", key ", self.key);
-        add(", ", Some(number.format(self.received_bytes)));
-        add(" B in, ", Some(number.format(self.sent_bytes)));
-        add(" B out", Some(""));
+        // Part by part rather than by a closure: a copy of a known length is no call.
+        if let Some(provider) = self.provider {
+            text.push_str(" from ");
+            text.push_str(provider);
+        }
+        if let Some(key) = self.key {
+            text.push_str(", key ");
+            text.push_str(key);
+        }
+        text.push_str(", ");
+        text.push_str(number.format(self.received_bytes));
+        text.push_str(" B in, ");
+        text.push_str(number.format(self.sent_bytes));
+        text.push_str(" B out");
         if let Some(first_byte) = self.first_byte {
             text.push_str(", head after ");
             push_seconds(text, first_byte);
@@ -114,8 +119,8 @@ fn seconds(duration: Duration) -> f64 {
 /// Appends `part` with control characters, quotes and what is not ASCII escaped. Most texts hold none, and are appended at
 /// once instead of by character.
 fn escape(text: &mut String, part: &str) {
-    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\');
-    if part.bytes().all(is_plain) {
+    let bytes = part.as_bytes();
+    if is_printable_ascii(bytes) && memchr3(b'"', b'\'', b'\\', bytes).is_none() {
         text.push_str(part);
     } else {
         text.extend(part.escape_default());
