@@ -7,9 +7,13 @@ use crate::http::rules::Rules;
 #[derive(Clone, Debug)]
 pub struct Selected<'a> {
     all: &'a Headers,
-    /// True for each field that was left out. A client's head has no more fields.
-    left_out: [bool; Rules::STRICT.head_fields_max],
+    /// A bit for each field that was left out, the lowest for the first.
+    left_out: u128,
 }
+
+/// The most fields of a client's head, each of which has its bit.
+const FIELDS_MAX: usize = Rules::STRICT.head_fields_max;
+const _: () = assert!(FIELDS_MAX <= u128::BITS as usize, "each field has a bit");
 
 impl Selected<'_> {
     /// No fields.
@@ -22,38 +26,55 @@ impl Selected<'_> {
 impl<'a> Selected<'a> {
     /// All fields of `head`, which are not more than a client may send.
     pub fn all(head: &'a Headers) -> Self {
-        let left_out = [false; Rules::STRICT.head_fields_max];
-        debug_assert!(head.len() <= left_out.len(), "no client sends so many");
-        Self { all: head, left_out }
+        debug_assert!(head.len() <= FIELDS_MAX, "no client sends so many");
+        Self { all: head, left_out: 0 }
     }
 
     /// Keeps the fields for which `keep` holds, called with name and value.
-    #[inline]
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&'a [u8], &'a [u8]) -> bool) {
-        for (is_left_out, (name, value)) in self.left_out.iter_mut().zip(self.all.iter()) {
-            *is_left_out = *is_left_out || !keep(name, value);
-        }
+        self.leave_out(|line| !keep(line.name(), line.value()));
     }
 
     /// Removes every field called `name`.
     pub(crate) fn remove(&mut self, name: &[u8]) {
         if self.all.may_hold(name) {
-            for (is_left_out, line) in self.left_out.iter_mut().zip(self.all.lines()) {
-                *is_left_out = *is_left_out || line.is_called(name);
-            }
+            self.leave_out(|line| line.is_called(name));
         }
+    }
+
+    /// Leaves out the fields for which `goes` holds, besides those that were left out before.
+    #[inline]
+    pub(crate) fn leave_out(&mut self, mut goes: impl FnMut(FieldLine<'a>) -> bool) {
+        let mut bit = 1;
+        self.all.each_line(|line| {
+            if self.left_out & bit == 0 && goes(line) {
+                self.left_out |= bit;
+            }
+            bit <<= 1;
+        });
     }
 
     /// The fields in order: name and value.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.lines().map(|line| (line.name(), line.value()))
+        let mut stays = self.stays();
+        self.all.iter().filter(move |_| stays())
     }
 
-    /// The fields in order, as lines of a head.
+    /// Appends the fields to `head`, as its lines.
+    pub(crate) fn append_to(&self, head: &mut Vec<u8>) {
+        let mut stays = self.stays();
+        self.all.append_to(head, |_| stays());
+    }
+
+    /// Says of each field in turn whether it was not left out. Further ones than a client may send are.
     #[inline]
-    pub(crate) fn lines(&self) -> impl Iterator<Item = FieldLine<'a>> {
-        let all = self.left_out.iter().zip(self.all.lines());
-        all.filter(|(is_left_out, _)| !**is_left_out).map(|(_, line)| line)
+    fn stays(&self) -> impl FnMut() -> bool + use<> {
+        let mut left_out = self.left_out;
+        move || {
+            let stays = left_out & 1 == 0;
+            left_out = (left_out >> 1) | (1 << (u128::BITS - 1));
+            stays
+        }
     }
 }
 

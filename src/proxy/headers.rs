@@ -124,7 +124,7 @@ pub(crate) fn credential_field(provider: &ProviderConfig) -> Option<(&str, &str)
         (AuthType::AuthToken | AuthType::ApiKey, _) => "authorization",
     };
     let name = provider.auth_header.as_deref().unwrap_or(usual);
-    let is_authorization = name.eq_ignore_ascii_case("authorization");
+    let is_authorization = is_same_but_for_case(name.as_bytes(), b"authorization");
     let prefix = if is_authorization { "Bearer " } else { "" };
     Some((name, provider.auth_prefix.as_deref().unwrap_or(prefix)))
 }
@@ -145,13 +145,13 @@ pub(crate) fn to_upstream<'a>(
 ) -> OutgoingFields<'a> {
     let passthrough = matches!(provider.credential, Credential::Passthrough);
     let hop_by_hop = HopByHop::of(headers);
-    let crosses = |name: &[u8], _: &[u8]| {
+    let stays_here = |name: &[u8]| {
         let is = |other: &&str| is_same_but_for_case(name, other.as_bytes());
         let is_own = || OURS.iter().any(is) || !passthrough && CREDENTIAL_FIELDS.iter().any(is);
-        !(hop_by_hop.holds(name) || OWN_FILTER.may_hold(name) && is_own())
+        hop_by_hop.holds(name) || OWN_FILTER.may_hold(name) && is_own()
     };
     let mut passed_on = Selected::all(headers);
-    passed_on.retain(crosses);
+    passed_on.leave_out(|line| stays_here(line.name()));
     let own = Headers::with_room(provider.headers.len() + 1, OWN_COMMON_BYTES);
     let mut sent = OutgoingFields { passed_on, own };
     if headers.contains(PROTOCOL_FIELD) {

@@ -4,7 +4,9 @@ use std::io::{self, IoSlice, Write};
 
 use crate::http::chunked::{BODY_END, CHUNK_AND_BODY_END, CHUNK_END, SizeLine};
 use crate::http::head::encode;
-use crate::http::message::{AnswerLength, RequestHead, ResponseHead, Version, reason_phrase};
+use crate::http::message::{
+    AnswerLength, FieldLine, RequestHead, ResponseHead, Version, reason_phrase,
+};
 use crate::ingress::After;
 use crate::proxy::cors;
 use crate::proxy::incoming::Progress;
@@ -126,11 +128,9 @@ impl<'a> Reply<'a> {
         }
         // The reply has its own length, and a 204 has none (RFC 9110 §8.6).
         let has_other_length = framing != ReplyFraming::None || head.status == 204;
-        for line in head.headers.lines() {
-            if !(has_other_length && line.is_called(b"content-length")) {
-                line.append_to(bytes);
-            }
-        }
+        head.headers.append_to(bytes, |line: FieldLine<'_>| {
+            !(has_other_length && line.is_called(b"content-length"))
+        });
         match framing {
             ReplyFraming::Sized(length) => encode::framing(bytes, Some(length)),
             ReplyFraming::Chunked => encode::framing(bytes, None),
@@ -214,7 +214,7 @@ impl<'a> Reply<'a> {
     }
 
     /// Ends the response; returns the connection's further use.
-    pub fn finish(mut self) -> After {
+    pub fn finish(&mut self) -> After {
         let complete = match self.framing {
             None => false,
             Some(ReplyFraming::None | ReplyFraming::UntilClose | ReplyFraming::Sized(0)) => {

@@ -12,8 +12,9 @@ pub(super) struct Origin {
     pub(super) host: String,
     /// The port, by default that of the scheme.
     pub(super) port: u16,
-    /// The value of `Host`.
+    /// The value of `Host`, and the end of a request's first line with that field, as each request needs it.
     pub(super) authority: String,
+    pub(super) line_end_and_host: String,
     /// The text before each target: the base URL's path, without a slash at its end.
     pub(super) prefix: String,
     /// The unix socket to connect to instead of host and port.
@@ -25,7 +26,9 @@ impl Origin {
     pub(super) fn of_unix(path: PathBuf) -> Self {
         let host = "localhost".to_owned();
         let (authority, prefix) = (host.clone(), String::new());
-        Self { is_tls: false, host, port: 80, authority, prefix, unix: Some(path) }
+        let line_end_and_host = line_end_and_host(&authority);
+        let (is_tls, port, unix) = (false, 80, Some(path));
+        Self { is_tls, host, port, authority, line_end_and_host, prefix, unix }
     }
 
     /// The parts of `url`, which is `http` or `https`, has no user and contains neither `?` nor `#`, as the
@@ -53,6 +56,7 @@ impl Origin {
             host: host.to_owned(),
             port,
             authority: authority.to_owned(),
+            line_end_and_host: line_end_and_host(authority),
             prefix: prefix.trim_end_matches('/').to_owned(),
             unix: None,
         })
@@ -74,6 +78,10 @@ impl Origin {
             _ => format!("{}:{}", self.host, self.port),
         }
     }
+}
+
+fn line_end_and_host(authority: &str) -> String {
+    format!(" HTTP/1.1\r\nhost: {authority}\r\n")
 }
 
 /// The address in `host`, if it needs no lookup.

@@ -55,14 +55,19 @@ pub(super) fn write_head(
         return Err("its target is invalid");
     }
     let (start, rest) = origin.join(request.target);
-    let line = [request.method, " ", start, rest, " HTTP/1.1\r\nhost: ", &origin.authority, "\r\n"];
-    for part in line {
-        head.extend_from_slice(part.as_bytes());
+    head.extend_from_slice(request.method.as_bytes());
+    head.push(b' ');
+    // Most base URLs have no path.
+    if !start.is_empty() {
+        head.extend_from_slice(start.as_bytes());
     }
-    for line in request.passed_on.lines() {
-        debug_assert!(is_name(line.name()) && is_value(line.value()), "it was checked as it came");
-        line.append_to(head);
-    }
+    head.extend_from_slice(rest.as_bytes());
+    head.extend_from_slice(origin.line_end_and_host.as_bytes());
+    debug_assert!(
+        request.passed_on.iter().all(|(name, value)| is_name(name) && is_value(value)),
+        "it was checked as it came"
+    );
+    request.passed_on.append_to(head);
     for line in request.headers.lines() {
         if !is_name(line.name()) {
             return Err("the name of a header field holds a byte that it may not");
@@ -70,8 +75,8 @@ pub(super) fn write_head(
         if !is_value(line.value()) {
             return Err("a header field holds a byte that it may not");
         }
-        line.append_to(head);
     }
+    request.headers.append_to(head, |_| true);
     if request.websocket_key.is_some() {
         encode::field(head, b"connection", b"Upgrade");
         encode::field(head, b"upgrade", b"websocket");

@@ -45,15 +45,6 @@ impl<'a> FieldLine<'a> {
         self.field.value.of(self.text)
     }
 
-    /// Appends the line to `head`: nothing is checked. Most lines are already written so, and are copied at once.
-    #[inline]
-    pub(crate) fn append_to(&self, head: &mut Vec<u8>) {
-        match self.written() {
-            Some(line) => head.extend_from_slice(line),
-            None => self.rewrite(head),
-        }
-    }
-
     // Not inlined: it is rare.
     #[inline(never)]
     fn rewrite(&self, head: &mut Vec<u8>) {
@@ -66,16 +57,16 @@ impl<'a> FieldLine<'a> {
         self.field.is_called(name, self.text)
     }
 
-    /// The line, if the text holds it as it would be written.
+    /// The place of the line, if the text holds it as it would be written.
     #[inline]
-    fn written(&self) -> Option<&'a [u8]> {
+    fn written(&self) -> Option<Range<usize>> {
         let Field { name, value } = *self.field;
         let (start, name_end) = (name.start as usize, name.end as usize);
         let (value_start, value_end) = (value.start as usize, value.end as usize);
         let end = value_end + LINE_END.len();
         let is_so = self.text.get(name_end..value_start)? == COLON
             && self.text.get(value_end..end)? == LINE_END;
-        if is_so { self.text.get(start..end) } else { None }
+        is_so.then_some(start..end)
     }
 }
 
@@ -204,6 +195,43 @@ impl Headers {
     #[inline]
     pub(crate) fn lines(&self) -> impl Iterator<Item = FieldLine<'_>> {
         self.fields.iter().map(|field| FieldLine { text: &self.text, field })
+    }
+
+    /// Calls `act` with all fields in order. At a size-optimized level this takes half the instructions of an iterator.
+    #[inline]
+    pub(crate) fn each_line<'a>(&'a self, mut act: impl FnMut(FieldLine<'a>)) {
+        for field in &self.fields {
+            act(FieldLine { text: &self.text, field });
+        }
+    }
+
+    /// Appends the fields for which `stays` holds to `head`: nothing is checked. Most are already written as they are to be,
+    /// and those that lie next to each other are copied at once.
+    #[inline]
+    pub(crate) fn append_to(
+        &self,
+        head: &mut Vec<u8>,
+        mut stays: impl FnMut(FieldLine<'_>) -> bool,
+    ) {
+        let mut run = 0..0;
+        self.each_line(|line| {
+            if !stays(line) {
+                return;
+            }
+            match line.written() {
+                Some(place) if place.start == run.end => run.end = place.end,
+                Some(place) => {
+                    head.extend_from_slice(&self.text[run.clone()]);
+                    run = place;
+                }
+                None => {
+                    head.extend_from_slice(&self.text[run.clone()]);
+                    run = 0..0;
+                    line.rewrite(head);
+                }
+            }
+        });
+        head.extend_from_slice(&self.text[run]);
     }
 
     /// False if no field is called `name`; true if one may be.

@@ -129,8 +129,12 @@ fn lines_are_written_in_one_form_however_they_came() {
     headers.push("J", "10");
     headers.push_parts(b"k", &[b"1", b"1"]);
     let mut written = Vec::new();
-    headers.lines().for_each(|line| line.append_to(&mut written));
+    headers.append_to(&mut written, |_| true);
     let expected =
         "a: 1\r\nB: 2\r\nC: 3\r\nd: 4\r\ne: 5\r\nf: x\r\ng: \r\nh: \r\ni: 9\r\nJ: 10\r\nk: 11\r\n";
+    assert_eq!(String::from_utf8(written).unwrap(), expected);
+    let mut written = Vec::new();
+    headers.append_to(&mut written, |line| !matches!(line.name(), b"a" | b"e" | b"i" | b"J"));
+    let expected = "B: 2\r\nC: 3\r\nd: 4\r\nf: x\r\ng: \r\nh: \r\nk: 11\r\n";
     assert_eq!(String::from_utf8(written).unwrap(), expected);
 }
