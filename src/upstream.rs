@@ -15,7 +15,6 @@ use log::debug;
 
 use crate::clock::Stopwatch;
 use crate::config::Egress;
-use crate::http::head::response;
 use crate::spare;
 
 mod answer;
@@ -115,7 +114,7 @@ impl Upstream {
         body: &mut OutBody<'_>,
         client: Option<&Arc<TcpStream>>,
         attempts: &mut u32,
-    ) -> Result<Answer<'_>, UpstreamError> {
+    ) -> Result<Box<Answer<'_>>, UpstreamError> {
         let mut head = spare::take_head();
         let outcome = match request::write_head(&mut head, &self.origin, request, body) {
             Ok(()) => {
@@ -150,7 +149,7 @@ impl Upstream {
         mut watch: Watch,
         timeouts: Timeouts,
         attempts: &mut u32,
-    ) -> Result<Answer<'_>, UpstreamError> {
+    ) -> Result<Box<Answer<'_>>, UpstreamError> {
         if let Some(kept) = self.idle.take() {
             *attempts += 1;
             match self.attempt(kept, head, request, body, watch, timeouts) {
@@ -187,16 +186,12 @@ impl Upstream {
         body: &mut OutBody<'_>,
         watch: Watch,
         timeouts: Timeouts,
-    ) -> Result<Answer<'_>, (Failed, Watch)> {
+    ) -> Result<Box<Answer<'_>>, (Failed, Watch)> {
         let method = request.method;
         let mut exchange = Exchange::on(wire, &watch, timeouts);
         exchange.websocket_key = request.websocket_key;
-        let outcome = exchange.run(head, body).and_then(|parsed| {
-            let (framing, length) = response::framing(method, &parsed)?;
-            Ok((parsed, framing, length))
-        });
-        let (parsed, framing, length) = match outcome {
-            Ok(answered) => answered,
+        let parsed = match exchange.run(method, head, body) {
+            Ok(parsed) => parsed,
             Err(fault) => {
                 let is_stale = exchange.may_go_again(&fault, method, Stopwatch::start());
                 drop(exchange);
@@ -204,6 +199,7 @@ impl Upstream {
             }
         };
         let is_kept = exchange.sent_whole && parsed.keeps_alive();
+        let (framing, length) = exchange.framed;
         let (wire, buffer) = exchange.into_parts();
         let rest = Rest {
             wire: Some(wire),

@@ -46,7 +46,7 @@ pub(super) struct Answered<'p> {
     /// The provider.
     pub(super) provider: &'p Provider,
     /// Its answer.
-    pub(super) answer: Answer<'p>,
+    pub(super) answer: Box<Answer<'p>>,
     /// Keeps the request counted among the provider's requests.
     pub(super) in_flight: Option<InFlight<'p>>,
     /// It is a refusal that another provider may not have.
@@ -60,7 +60,7 @@ pub(super) struct Answered<'p> {
 /// An answer, and its meaning.
 pub(super) struct Received<'p> {
     /// The answer.
-    pub(super) answer: Answer<'p>,
+    pub(super) answer: Box<Answer<'p>>,
     /// Its meaning, after a second try with a newer token, if there was one.
     finding: Finding,
 }
@@ -293,7 +293,7 @@ fn send_once<'p>(
     outgoing: &Outgoing<'p, '_>,
     credential: &credential::InUse<'_>,
     attempts: &mut u32,
-) -> Result<Answer<'p>, Stop> {
+) -> Result<Box<Answer<'p>>, Stop> {
     let Provider { config: provider, upstream, claims, .. } = outgoing.provider;
     let inbound_keys = proxy.access.secrets_in(request.head);
     let claims = claims.of(provider, credential.secret());

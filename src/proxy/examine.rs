@@ -49,7 +49,7 @@ pub(super) enum Finding {
     /// It rejects the access token.
     TokenRejected,
     /// It is a refusal that another provider may not have.
-    Limited(Refusal),
+    Limited(Box<Refusal>),
 }
 
 /// A refusal that another provider may not have.
@@ -92,7 +92,8 @@ pub(super) fn examine(
             let start = first_event(answer, FIRST_EVENT_MAX);
             let otherwise =
                 if matches!(start, Start::Open) { Finding::Open } else { Finding::Good };
-            of_start(&answer.head.headers, start, examiner).map_or(otherwise, Finding::Limited)
+            let refusal = of_start(&answer.head.headers, start, examiner);
+            refusal.map_or(otherwise, |refusal| Finding::Limited(Box::new(refusal)))
         }
         status if refusal::is_failing(status) || refusal::may_be_used_up(status) => {
             of_refusal(answer, status, examiner)
@@ -125,7 +126,7 @@ fn of_refusal(answer: &mut Answer<'_>, status: u16, examiner: &Examiner<'_>) -> 
     let refused = Refused { status, headers, body: body.as_ref() };
     let limited = refusal::judge(&refused, examiner.clock.wall(), examiner.usual, examiner.model);
     if let Some(limited) = limited {
-        return Finding::Limited(Refusal { status, is_event: false, limited });
+        return Finding::Limited(Box::new(Refusal { status, is_event: false, limited }));
     }
     let rejects = match rejection::of_head(&answer.head, answer.length) {
         rejection::Head::Rejects => true,

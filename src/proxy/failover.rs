@@ -271,7 +271,7 @@ fn pass_on(
     if answer.length == AnswerLength::Absent {
         return Ok(());
     }
-    let relayed = relay(&mut answer, reply, &mut observer);
+    let relayed = relay(&mut *answer, reply, &mut observer);
     let is_whole = matches!(relayed, Relayed::Complete);
     let end = observer.finish(is_whole);
     meter::count(proxy, (asked, asked_body.as_ref()), provider, end, is_whole, record);

@@ -15,7 +15,8 @@ use crate::upstream::switched::{ProviderEnd, ProviderStream};
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::Wire;
 
-/// A response whose head has arrived. Dropping it before its end closes the upstream connection.
+/// A response whose head has arrived. Dropping it before its end closes the upstream connection. It is passed on in a box,
+/// because it goes through several hands.
 #[derive(Debug)]
 pub struct Answer<'a> {
     /// Status and header fields.
@@ -27,8 +28,7 @@ pub struct Answer<'a> {
     ahead_is_passed_on: bool,
     /// A piece that was looked at and not yet passed on, in its place in the buffer; or the break after it.
     peeked: Option<Result<Range<usize>, Fault>>,
-    /// In a box, since an answer goes through several hands.
-    rest: Box<Rest<'a>>,
+    rest: Rest<'a>,
 }
 
 /// The rest of a body.
@@ -76,12 +76,13 @@ pub(crate) trait Pieces {
 }
 
 impl<'a> Answer<'a> {
-    pub(super) fn new(head: ResponseHead, length: AnswerLength, rest: Rest<'a>) -> Self {
-        let mut rest = Box::new(rest);
-        if rest.framing == Framing::Done {
-            rest.end();
+    pub(super) fn new(head: ResponseHead, length: AnswerLength, rest: Rest<'a>) -> Box<Self> {
+        let (ahead, ahead_is_passed_on, peeked) = (Vec::new(), false, None);
+        let mut answer = Box::new(Self { head, length, ahead, ahead_is_passed_on, peeked, rest });
+        if answer.rest.has_ended() {
+            answer.rest.end();
         }
-        Self { head, length, ahead: Vec::new(), ahead_is_passed_on: false, peeked: None, rest }
+        answer
     }
 
     /// Reads up to `most_bytes` of the body ahead, as far as they come within `time_max`, however many
@@ -157,7 +158,7 @@ impl<'a> Answer<'a> {
 
     /// The provider's end of a tunnel, after a 101; None if the connection is gone.
     pub(crate) fn into_end(self) -> Option<ProviderEnd> {
-        let Rest { wire, buffer, silence_max, .. } = *self.rest;
+        let Rest { wire, buffer, silence_max, .. } = self.rest;
         Some(ProviderEnd { stream: ProviderStream::new(wire?), early: buffer, silence_max })
     }
 
@@ -259,7 +260,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_mins(1);
 
-    fn answer(stream: TcpStream) -> Answer<'static> {
+    fn answer(stream: TcpStream) -> Box<Answer<'static>> {
         let head = ResponseHead { status: 500, headers: Headers::new() };
         let rest = Rest {
             wire: Some(Wire::Plain(Socket::new(stream).unwrap())),
@@ -303,7 +304,7 @@ mod tests {
     }
 
     /// A connection, and the answer that comes over it.
-    fn connected() -> (TcpStream, Answer<'static>) {
+    fn connected() -> (TcpStream, Box<Answer<'static>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (listener.accept().unwrap().0, answer(near))

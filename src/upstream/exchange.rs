@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 use crate::clock::{Deadline, Stopwatch};
 use crate::http::buffer::{BULK_BYTES, Buffer};
 use crate::http::chunked::{BODY_END, CHUNK_END, SizeLine};
-use crate::http::head::response::{Interims, Parsed, ResponseReader};
+use crate::http::head::response::{self, Framed, Interims, Parsed, ResponseReader};
 use crate::http::websocket;
 use crate::upstream::fault::Fault;
 use crate::upstream::request::OutBody;
@@ -43,6 +43,8 @@ pub(super) struct Exchange<'a> {
     sent_at: Option<Stopwatch>,
     watch: &'a Watch,
     timeouts: Timeouts,
+    /// The framing of the answer's body, once its head is there.
+    pub(super) framed: Framed,
     /// The client's key if the request is for a WebSocket.
     pub(super) websocket_key: Option<&'a [u8]>,
 }
@@ -69,6 +71,7 @@ impl<'a> Exchange<'a> {
             sent_at: None,
             watch,
             timeouts,
+            framed: response::NO_BODY,
             websocket_key: None,
         }
     }
@@ -78,15 +81,24 @@ impl<'a> Exchange<'a> {
         (self.wire, self.buffer)
     }
 
-    /// Sends a request whose head is already written, and reads the head of the answer.
-    pub(super) fn run(&mut self, head: &[u8], body: &mut OutBody<'_>) -> Result<Parsed, Fault> {
+    /// Sends a request of `method` whose head is already written, and reads the head of the answer.
+    pub(super) fn run(
+        &mut self,
+        method: &str,
+        head: &[u8],
+        body: &mut OutBody<'_>,
+    ) -> Result<Parsed, Fault> {
         let sent = match body {
             OutBody::Absent => self.send(&mut [IoSlice::new(head)])?,
             OutBody::Held(bytes) => self.send(&mut [IoSlice::new(head), IoSlice::new(bytes)])?,
             OutBody::Streamed(length, reader) => self.stream(head, *length, &mut **reader)?,
         };
         self.sent_whole = sent == Sent::Whole;
-        self.receive_head()
+        let received = self.receive_head();
+        if let Ok(parsed) = &received {
+            self.framed = response::framing(method, parsed)?;
+        }
+        received
     }
 
     fn stream(
@@ -241,7 +253,9 @@ impl<'a> Exchange<'a> {
                 }
                 continue;
             }
-            let left = self.timeouts.response.saturating_sub(sent_at.elapsed());
+            // At first, all of it is left: the clock is not asked for.
+            let spent = if self.received { sent_at.elapsed() } else { Duration::ZERO };
+            let left = self.timeouts.response.saturating_sub(spent);
             receive(&mut self.wire, &mut self.buffer, self.watch, left)?;
             self.received = true;
         }

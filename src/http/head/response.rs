@@ -87,12 +87,17 @@ fn status_line(bytes: &[u8], line: Range<usize>) -> Result<(Version, u16), BadHe
     }
 }
 
-/// The framing of an answer to a `method` request, on the wire and for its reader (RFC 9112 §6.3). An ambiguous
-/// framing is refused.
+/// The framing of a body, on the wire and for its reader.
+pub(crate) type Framed = (Framing, AnswerLength);
+
+/// That of an answer without a body.
+pub(crate) const NO_BODY: Framed = (Framing::Done, AnswerLength::Absent);
+
+/// The framing of an answer to a `method` request (RFC 9112 §6.3). An ambiguous one is refused.
 pub fn framing(method: &str, parsed: &Parsed) -> Result<(Framing, AnswerLength), BadHead> {
     let headers = &parsed.head.headers;
     if method == "HEAD" || matches!(parsed.head.status, 204 | 304) {
-        return Ok((Framing::Done, AnswerLength::Absent));
+        return Ok(NO_BODY);
     }
     if parsed.head.status == 101 {
         // The bytes after it are no body, but another protocol.
