@@ -5,9 +5,12 @@ use std::borrow::Cow;
 mod field;
 mod headers;
 pub(crate) mod memory;
+mod target;
 
 pub use headers::Headers;
 pub(crate) use headers::{FieldLine, FoundFields, members};
+pub(crate) use target::Target;
+pub(crate) use target::path_of;
 
 /// The HTTP versions served (RFC 9112 §2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +49,7 @@ pub struct RequestHead {
     /// A token, with its case kept.
     pub method: Cow<'static, str>,
     /// Path and query in origin form, bytes unchanged; always starts with `/`.
-    pub target: String,
+    pub target: Target,
     /// The client's version.
     pub version: Version,
     /// The authority of an absolute-form target.
@@ -67,7 +70,7 @@ impl RequestHead {
 
     /// The target up to its query.
     pub fn path(&self) -> &str {
-        path_of(&self.target)
+        self.target.path()
     }
 
     /// True if the client wants the connection kept.
@@ -76,23 +79,17 @@ impl RequestHead {
     }
 }
 
-/// The name of a method. The usual ones take no memory.
-pub(crate) fn method(name: &str) -> Cow<'static, str> {
+/// The name of a method, which is a token. The usual ones take no memory.
+pub(crate) fn method(name: &[u8]) -> Cow<'static, str> {
     let usual = ["POST", "GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"];
-    let is_it = |usual: &&str| *usual == name;
-    usual.into_iter().find(is_it).map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
+    let known = usual.into_iter().find(|usual| usual.as_bytes() == name);
+    known.map_or_else(|| String::from_utf8_lossy(name).into_owned().into(), Cow::Borrowed)
 }
 
 /// True if the connection may be used again after a message of `version` (RFC 9112 §9.3).
 pub(crate) fn keeps_alive(version: Version, headers: &Headers) -> bool {
     let says = |what| headers.list_contains("connection", what);
     !says("close") && (version == Version::Http11 || says("keep-alive"))
-}
-
-/// `target` up to its query.
-pub(crate) fn path_of(target: &str) -> &str {
-    let end = memchr::memchr(b'?', target.as_bytes()).unwrap_or(target.len());
-    &target[..end]
 }
 
 /// The reason phrase of `status` (RFC 9110 §15), empty if there is none. Providers' own phrases are not kept, so this

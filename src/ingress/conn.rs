@@ -103,14 +103,17 @@ fn next_request(
     entry.head_begins();
     let stream = input.stream.clone();
     let mut out = Output { stream: &stream, bytes: entry.bytes() };
-    let head = match input.read_head(limits.client_head) {
-        Ok(Some(head)) if entry.end_wait() => head,
-        Ok(head) if entry.gave_way() => return Then::GiveWay(head.map(Box::new)),
-        Ok(_) => return Then::Close,
-        Err(refusal) => return refuse_head(&refusal, input, service),
+    let mut place = None;
+    if let Err(refusal) = input.read_head(limits.client_head, &mut place) {
+        return refuse_head(&refusal, input, service);
+    }
+    let head = match &place {
+        Some(head) if entry.end_wait() => head,
+        _ if entry.gave_way() => return Then::GiveWay(place.map(Box::new)),
+        _ => return Then::Close,
     };
-    if let Some(refusal) = refusal_before_body(&head, limits, entry) {
-        service.refuse(&refusal, Some(&head), &mut out);
+    if let Some(refusal) = refusal_before_body(head, limits, entry) {
+        service.refuse(&refusal, Some(head), &mut out);
         return Then::Linger;
     }
     input.silence_max = limits.client_idle;
@@ -118,9 +121,9 @@ fn next_request(
     let mut tunnel = None;
     let switch = websocket::is_asked(&head.headers)
         .then(|| Switch::new(&stream, entry, input.take_held(), &mut tunnel));
-    let mut body = ClientBody::new(input, &head, limits.max_body_bytes);
+    let mut body = ClientBody::new(input, head, limits.max_body_bytes);
     let request = Request {
-        head: &head,
+        head,
         body: &mut body,
         client: Some(&stream),
         is_by_unix: entry.is_by_unix(),
@@ -130,7 +133,7 @@ fn next_request(
     let after = service.serve(request, &mut out);
     match tunnel {
         Some(tunnel) => Then::Tunnel(tunnel),
-        None => after_response(after, &head, body),
+        None => after_response(after, head, body),
     }
 }
 
@@ -239,27 +242,31 @@ impl Input {
         !self.held().is_empty() || self.fill_after(silence_max).is_ok_and(|count| count > 0)
     }
 
-    /// Reads a head, of which the first byte is there. None where the client left in the middle.
+    /// Reads a head, of which the first byte is there, to `place`. Nothing is there where the client left in the middle.
     // Not inlined: keeps worker stacks small.
     #[inline(never)]
-    fn read_head(&mut self, allowed: Duration) -> Result<Option<RequestHead>, Refusal> {
+    fn read_head(
+        &mut self,
+        allowed: Duration,
+        place: &mut Option<RequestHead>,
+    ) -> Result<(), Refusal> {
         // Most heads are there at once, and the clock is not asked for.
         let mut deadline = None;
         let mut reader = RequestReader::default();
         loop {
-            if let Some((head, length)) = reader.read(self.held())? {
+            if let Some(length) = reader.read_to(self.held(), place)? {
                 self.consume(length);
-                return Ok(Some(head));
+                return Ok(());
             }
             match self.fill(*deadline.get_or_insert_with(|| Deadline::after(allowed))) {
-                Ok(0) => return Ok(None),
+                Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     let message =
                         "The request head did not come within settings.timeouts.client_head";
                     return Err(Refusal::new(Code::ClientTimeout, message));
                 }
-                Err(_) => return Ok(None),
+                Err(_) => return Ok(()),
             }
         }
     }

@@ -134,7 +134,7 @@ fn read_head(request: &TinyRequest) -> Result<RequestHead, Refusal> {
         }
         headers.push(name, value);
     }
-    request::check(method(request.method().as_str()), request.url(), version, headers)
+    request::check(method(request.method().as_str().as_bytes()), request.url(), version, headers)
 }
 
 /// Some for a request with `Connection: upgrade`, of which `tiny_http` yields all that follows as its body, without an

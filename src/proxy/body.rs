@@ -172,7 +172,7 @@ impl TakenBody {
 fn renamed(bytes: &[u8], field: &ModelField, name: &str) -> HeldBytes {
     let value = model::quoted(name);
     let parts = model::parts(bytes, field, &value);
-    HeldBytes::joined(&parts).unwrap_or_else(|_| HeldBytes::Small(parts.concat()))
+    HeldBytes::joined(&parts).unwrap_or_else(|_| HeldBytes::Small(parts.concat().into()))
 }
 
 /// True if `bytes` begin like a JSON object.

@@ -62,6 +62,8 @@ pub(crate) fn has_equals<P>(candidates: &[Candidate<'_, P>]) -> bool {
 /// it fails, however many there are.
 #[derive(Debug)]
 pub(crate) struct Queue<'a, P> {
+    /// The only one, which takes no memory.
+    only: Option<Candidate<'a, P>>,
     left: VecDeque<Candidate<'a, P>>,
     sharing: Sharing,
     is_ordered: bool,
@@ -70,17 +72,23 @@ pub(crate) struct Queue<'a, P> {
 impl<'a, P: AsRef<ProviderConfig>> Queue<'a, P> {
     /// `candidates` come in the order of their priority.
     pub(crate) fn new(candidates: Vec<Candidate<'a, P>>, sharing: Sharing) -> Self {
-        Self { left: candidates.into(), sharing, is_ordered: false }
+        Self { only: None, left: candidates.into(), sharing, is_ordered: false }
+    }
+
+    /// A single candidate.
+    pub(crate) fn of_one(only: Candidate<'a, P>) -> Self {
+        let left = VecDeque::new();
+        Self { only: Some(only), left, sharing: Sharing::InOrder, is_ordered: true }
     }
 
     /// The number of untried candidates.
     pub(crate) fn len(&self) -> usize {
-        self.left.len()
+        usize::from(self.only.is_some()) + self.left.len()
     }
 
     /// True if some candidate renames the model.
     pub(crate) fn renames(&self) -> bool {
-        self.left.iter().any(|one| one.model.is_some())
+        self.only.iter().chain(&self.left).any(|one| one.model.is_some())
     }
 
     /// The next candidate; `standing` returns a candidate's standing.
@@ -88,6 +96,9 @@ impl<'a, P: AsRef<ProviderConfig>> Queue<'a, P> {
         &mut self,
         standing: impl Fn(&Candidate<'a, P>) -> Standing,
     ) -> Option<Candidate<'a, P>> {
+        if let Some(only) = self.only.take() {
+            return Some(only);
+        }
         let in_order = self.sharing == Sharing::InOrder;
         let is_clear = |first: &Candidate<'a, P>| in_order && standing(first) == Standing::Ready;
         if self.left.len() > 1 && !self.is_ordered && !self.left.front().is_some_and(is_clear) {

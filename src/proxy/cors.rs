@@ -100,7 +100,7 @@ mod tests {
 
     fn head(method: &str, fields: &[(&str, &str)]) -> RequestHead {
         RequestHead {
-            method: method_of(method),
+            method: method_of(method.as_bytes()),
             target: "/v1/messages".into(),
             version: Version::Http11,
             authority: None,

@@ -12,7 +12,7 @@ use crate::http::websocket;
 use crate::ingress::{After, Request, Service};
 use crate::proxy::api::api_of;
 use crate::proxy::body::Wanted;
-use crate::proxy::choice::{Candidate, Queue, Sharing};
+use crate::proxy::choice::{Candidate, Queue};
 use crate::proxy::cut::Cut;
 use crate::proxy::ended::{self, Concerned};
 use crate::proxy::failover::{choose, forward};
@@ -33,7 +33,8 @@ impl Service for Proxy {
     fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
         let stopwatch = Stopwatch::start();
         let head = request.head;
-        let (mut record, progress) = (RequestRecord::default(), Progress::default());
+        let mut record = RequestRecord::default();
+        let progress = Progress::default();
         record.begun = Some(stopwatch);
         let mut reply = Reply::new(out, Some(head), request.may_keep_alive);
         reply.share_with(cors::allowed(head, &self.access.origins));
@@ -125,8 +126,7 @@ fn answer<'p>(
             // A request that can't be sent is refused before its body is read.
             provider.wait_for_credential(&proxy.clock)?;
             let body = take_checked(proxy, request, rights, &target, Wanted::default())?;
-            let only = vec![Candidate::alone(provider)];
-            let only = Queue::new(only, Sharing::InOrder);
+            let only = Queue::of_one(Candidate::alone(provider));
             forward(proxy, request, &target, body, only, reply, record, stopwatch)
         }
         Route::Any => {

@@ -42,6 +42,12 @@ pub(super) fn choose<'p>(
     rights: Rights<'p>,
 ) -> Result<(TakenBody, Candidates<'p>), Stop> {
     let head = request.head;
+    if let Some(only) = route::only_candidate(proxy.table_for(rights)) {
+        // A request that can't be sent is refused before its body is read.
+        only.provider.wait_for_credential(&proxy.clock)?;
+        let body = take_checked(proxy, request, rights, &head.target, Wanted::default())?;
+        return Ok((body, Queue::of_one(only)));
+    }
     let api = || api_of(head.path(), &head.headers);
     let serving = |model: Option<&str>| {
         let found = candidates(proxy.table_for(rights), api, model);
@@ -50,7 +56,6 @@ pub(super) fn choose<'p>(
     let by_model = !proxy.model_routes.is_empty();
     let by_api = if by_model { Vec::new() } else { serving(None)? };
     if let [only] = by_api.as_slice() {
-        // A request that can't be sent is refused before its body is read.
         only.provider.wait_for_credential(&proxy.clock)?;
     }
     let is_sticky = proxy.settings.selection_strategy == SelectionStrategy::Sticky;

@@ -3,7 +3,9 @@
 //! Pages go back to the system when the body is freed. glibc's heap would keep them for the next body: after the
 //! first large block is freed, glibc takes larger blocks from the heap too, and returns little.
 
+use std::cell::Cell;
 use std::io::{self, Read};
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +18,7 @@ const LARGE_MIN_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) enum HeldBytes {
     /// On the heap.
-    Small(Vec<u8>),
+    Small(SmallBytes),
     /// In their own pages.
     Large(MmapMut),
     /// In their own pages, although over `replay_body_bytes`.
@@ -52,17 +54,18 @@ impl Drop for Permit {
 }
 
 impl HeldBytes {
-    /// This many bytes, all zero. Large ones take memory only when they are written. Fails if there is no room.
-    pub(crate) fn zeroed(length: usize) -> io::Result<Self> {
+    /// This many bytes of any content, to be filled. Large ones take memory only when they are written. Fails if there is no
+    /// room.
+    fn to_fill(length: usize) -> io::Result<Self> {
         if length < LARGE_MIN_BYTES {
-            return Ok(Self::Small(cleared(length)));
+            return Ok(Self::Small(SmallBytes::to_fill(length)));
         }
         MmapMut::map_anon(length).map(Self::Large)
     }
 
     /// Reads exactly `length` bytes from `body`. Fewer are an error.
     pub(crate) fn read(length: usize, body: &mut dyn Read) -> io::Result<Self> {
-        let mut held = Self::zeroed(length)?;
+        let mut held = Self::to_fill(length)?;
         body.read_exact(&mut held)?;
         Ok(held)
     }
@@ -94,7 +97,7 @@ impl HeldBytes {
 
     /// The bytes of `parts`, concatenated.
     pub(crate) fn joined(parts: &[&[u8]]) -> io::Result<Self> {
-        let mut held = Self::zeroed(parts.iter().map(|part| part.len()).sum())?;
+        let mut held = Self::to_fill(parts.iter().map(|part| part.len()).sum())?;
         let mut start = 0;
         for part in parts {
             held[start..start + part.len()].copy_from_slice(part);
@@ -104,15 +107,51 @@ impl HeldBytes {
     }
 }
 
-/// Zeros on the heap. `vec![0; length]` would ask for cleared memory, for which glibc passes over what this thread has
-/// just let go: 1,800 instructions more. `resize` writes byte by byte in a program that is built for its size.
-fn cleared(length: usize) -> Vec<u8> {
-    let zeros = [0; 512];
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        bytes.extend_from_slice(&zeros[..zeros.len().min(length - bytes.len())]);
+/// Bytes on the heap. Each thread keeps the memory of a few for its next body, because an allocator takes long for a block
+/// that is alone in its size.
+#[derive(Debug)]
+pub(crate) struct SmallBytes {
+    /// They may be more.
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+/// The most bytes whose memory is kept.
+const KEPT_MAX_BYTES: usize = 2 * 1024;
+
+static ZEROS: [u8; 512] = [0; 512];
+
+thread_local! {
+    static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl SmallBytes {
+    fn to_fill(length: usize) -> Self {
+        // A thread that ends keeps nothing.
+        let mut bytes = KEPT.try_with(Cell::take).unwrap_or_default();
+        // `vec![0; length]` would ask for cleared memory, for which glibc passes over what this thread has just let go: 1,800
+        // instructions more. `resize` writes byte by byte in a program that is built for its size.
+        bytes.reserve_exact(length.saturating_sub(bytes.len()));
+        while bytes.len() < length {
+            bytes.extend_from_slice(&ZEROS[..ZEROS.len().min(length - bytes.len())]);
+        }
+        Self { bytes, length }
     }
-    bytes
+}
+
+impl From<Vec<u8>> for SmallBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { length: bytes.len(), bytes }
+    }
+}
+
+impl Drop for SmallBytes {
+    fn drop(&mut self) {
+        let bytes = mem::take(&mut self.bytes);
+        if (1..=KEPT_MAX_BYTES).contains(&bytes.capacity()) {
+            let _ = KEPT.try_with(|kept| kept.set(bytes));
+        }
+    }
 }
 
 impl Deref for HeldBytes {
@@ -120,7 +159,7 @@ impl Deref for HeldBytes {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Small(bytes) => bytes,
+            Self::Small(SmallBytes { bytes, length }) => &bytes[..*length],
             Self::Large(bytes) | Self::Beyond(bytes, _) => bytes,
         }
     }
@@ -129,7 +168,7 @@ impl Deref for HeldBytes {
 impl DerefMut for HeldBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
         match self {
-            Self::Small(bytes) => bytes,
+            Self::Small(SmallBytes { bytes, length }) => &mut bytes[..*length],
             Self::Large(bytes) | Self::Beyond(bytes, _) => bytes,
         }
     }
@@ -155,7 +194,22 @@ mod tests {
             let short = HeldBytes::read(length, &mut rest.as_slice());
             assert_eq!(short.is_err(), length > 0);
         }
-        assert!(HeldBytes::zeroed(usize::MAX / 2).is_err(), "there is no such room");
+        assert!(HeldBytes::to_fill(usize::MAX / 2).is_err(), "there is no such room");
+    }
+
+    #[test]
+    fn the_memory_of_a_small_body_is_used_again_and_shows_nothing_of_it() {
+        let read = |text: &str| HeldBytes::read(text.len(), &mut text.as_bytes()).unwrap();
+        let place = |held: &HeldBytes| held.as_ptr();
+        let first = read("a longer one");
+        let at = place(&first);
+        drop(first);
+        for text in ["short", "", "as long as 1"] {
+            let next = read(text);
+            assert_eq!((&*next, place(&next)), (text.as_bytes(), at));
+        }
+        drop(read(&"x".repeat(KEPT_MAX_BYTES + 1)));
+        assert_eq!(SmallBytes::to_fill(1).bytes.capacity(), 1, "a larger one is not kept");
     }
 
     #[test]

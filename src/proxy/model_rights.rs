@@ -148,7 +148,7 @@ mod tests {
         let mut headers = Headers::new();
         headers.push("Content-Type", content_type);
         RequestHead {
-            method: method_of(method),
+            method: method_of(method.as_bytes()),
             target: "/".into(),
             version: Version::Http11,
             authority: None,

@@ -85,7 +85,18 @@ pub(crate) fn candidates<'a, P: AsRef<ProviderConfig>>(
     Ok(all)
 }
 
-/// The same for a request that may use every provider.
+/// The candidate of every request, whatever its API and its model, if it is the only one that is enabled. None if the
+/// request may not use every provider.
+pub(crate) fn only_candidate<P: AsRef<ProviderConfig>>(
+    table: Table<'_, P>,
+) -> Option<Candidate<'_, P>> {
+    if !table.model_routes.is_empty() || table.rights.limits().is_some() {
+        return None;
+    }
+    only_enabled(table.providers).map(Candidate::alone)
+}
+
+/// The same as [`candidates`] for a request that may use every provider.
 fn meant<'a, P: AsRef<ProviderConfig>>(
     table: Table<'a, P>,
     api: impl FnOnce() -> Option<ProviderKind>,

@@ -21,7 +21,7 @@ struct Panicky;
 
 impl Service for Panicky {
     fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
-        assert!(request.head.target != "/panic", "on purpose");
+        assert!(request.head.target.as_str() != "/panic", "on purpose");
         let mut reply = Reply::new(out, Some(request.head), request.may_keep_alive);
         let body = request.head.target.as_bytes();
         let head = ResponseHead { status: 200, headers: Headers::new() };

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memchr::memchr;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::http::head::{BadHead, HEAD_MAX_BYTES, Lines, Whole, number};
-use crate::http::message::{BodyLength, Headers, RequestHead, Version, method};
+use crate::http::message::{BodyLength, Headers, RequestHead, Target, Version, method};
 use crate::http::octets::is_name;
 use crate::http::refusal::{Code, Refusal};
 use crate::http::rules::Rules;
@@ -27,14 +28,23 @@ impl RequestReader {
     /// Scans `bytes`, which start with those of the last call. Returns the head and its length in bytes once it is
     /// whole; None asks for more.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
+        let mut head = None;
+        let length = self.read_to(bytes, &mut head)?;
+        Ok(head.zip(length))
+    }
+
+    /// The same; puts the head in `place`, and returns its length alone.
+    pub(crate) fn read_to(
+        &mut self,
+        bytes: &[u8],
+        place: &mut Option<RequestHead>,
+    ) -> Result<Option<usize>, Refusal> {
         let whole = self.0.read(bytes, &Rules::STRICT, request_line)?;
         let Some(Whole { start_line: line, headers, length }) = whole else { return Ok(None) };
-        let text = |range: Range<usize>| std::str::from_utf8(&bytes[range]);
-        let (Ok(name), Ok(target)) = (text(line.method), text(line.target)) else {
-            return Err(BadHead::RequestLine.into());
-        };
-        let head = check(method(name), target, line.version, headers)?;
-        Ok(Some((head, length)))
+        let method = method(&bytes[line.method]);
+        let target = std::str::from_utf8(&bytes[line.target]).map_err(|_| BadHead::RequestLine)?;
+        *place = Some(check(method, target, line.version, headers)?);
+        Ok(Some(length))
     }
 }
 
@@ -100,7 +110,7 @@ pub(crate) fn check(
 }
 
 /// Origin form unchanged; absolute form as its authority and its origin form (RFC 9112 §3.2).
-fn split_target(method: &str, target: &str) -> Result<(Option<String>, String), Refusal> {
+fn split_target(method: &str, target: &str) -> Result<(Option<String>, Target), Refusal> {
     let is_plain = |byte: u8| byte != b'#' && (0x21..=0x7e).contains(&byte);
     if !target.bytes().all(is_plain) {
         // A provider's slug may contain letters of any script, and people type them unencoded.
@@ -130,10 +140,10 @@ fn encode_slug(target: &str) -> Option<String> {
     Some(format!("{start}{}{rest}", utf8_percent_encode(slug, CONTROLS)))
 }
 
-fn split_plain_target(method: &str, target: &str) -> Result<(Option<String>, String), Refusal> {
+fn split_plain_target(method: &str, target: &str) -> Result<(Option<String>, Target), Refusal> {
     check_method(method)?;
     if target.starts_with('/') {
-        return Ok((None, target.to_owned()));
+        return Ok((None, target.into()));
     }
     let scheme_end = target.find("://").unwrap_or(0);
     let (scheme, rest) = target.split_at(scheme_end);
@@ -147,7 +157,7 @@ fn split_plain_target(method: &str, target: &str) -> Result<(Option<String>, Str
     if !is_authority(authority) {
         return Err(bad("the target's host is not one"));
     }
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let path = if path.starts_with('/') { path.into() } else { Target::from(&*format!("/{path}")) };
     Ok((Some(authority.to_owned()), path))
 }
 
@@ -177,9 +187,15 @@ fn is_authority(text: &str) -> bool {
             Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
             _ => return false,
         },
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
+        None => text.split_at(memchr(b':', text.as_bytes()).unwrap_or(text.len())),
     };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+    let plain = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b',' | b';' | b'='
+            )
+    };
     let port_fine = match port.strip_prefix(':') {
         Some(digits) => digits.is_empty() || digits.parse::<u16>().is_ok(),
         None => port.is_empty(),

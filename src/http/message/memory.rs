@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::http::message::field::Field;
+use crate::http::message::target;
 
 /// The heads whose memory a thread keeps: that of a request, the one that is sent for it, and the answer's.
 const KEPT_MAX: usize = 3;
@@ -50,6 +51,7 @@ pub(super) fn give(Memory { mut text, mut fields }: Memory) {
 /// Frees this thread's memory for heads.
 pub(crate) fn free() {
     drop(KEPT.take());
+    target::free();
 }
 
 #[cfg(test)]

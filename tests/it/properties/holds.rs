@@ -95,7 +95,8 @@ fn theirs<'a>(fields: &'a [httparse::Header<'a>]) -> impl Iterator<Item = (&'a [
 
 fn written(head: &RequestHead) -> Vec<u8> {
     let version = if head.version == Version::Http10 { "1.0" } else { "1.1" };
-    let mut bytes = format!("{} {} HTTP/{version}\r\n", head.method, head.target).into_bytes();
+    let mut bytes =
+        format!("{} {} HTTP/{version}\r\n", head.method, head.target.as_str()).into_bytes();
     for (name, value) in head.headers.iter() {
         bytes.extend_from_slice(name);
         bytes.extend_from_slice(b":");

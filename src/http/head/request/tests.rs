@@ -178,7 +178,7 @@ fn is_taken_by_httparse(bytes: &[u8]) -> bool {
     let target = request.path.unwrap_or_default();
     (0..length).all(is_strict)
         && !bytes[..length].contains(&0x7f)
-        && check(method(request.method.unwrap_or_default()), target, Version::Http11, {
+        && check(method(request.method.unwrap_or_default().as_bytes()), target, Version::Http11, {
             let mut headers = Headers::new();
             for field in request.headers.iter() {
                 headers.push(field.name, field.value);
