@@ -19,45 +19,40 @@ pub(crate) fn is_same_but_for_case(one: &[u8], other: &[u8]) -> bool {
 // Not inlined: its callers are many.
 #[inline(never)]
 fn differs_nowhere(one: &[u8], other: &[u8]) -> bool {
-    // The last step again covers the bytes that are too few for one of their own.
-    if let (Some(one_last), Some(other_last)) = (one.last_chunk(), other.last_chunk()) {
-        let (steps, other_steps) = (one.as_chunks().0, other.as_chunks().0);
-        return is_step_same(*one_last, *other_last)
-            && steps.iter().zip(other_steps).all(|(one, other)| is_step_same(*one, *other));
+    let Some(last) = one.len().checked_sub(STEP) else {
+        let mut pairs = one.iter().zip(other);
+        return pairs.all(|(one, other)| one == other || one.eq_ignore_ascii_case(other));
+    };
+    let mut at = 0;
+    loop {
+        // The last step covers some bytes again if they are too few for one of their own.
+        let from = at.min(last);
+        match (one[from..].first_chunk(), other[from..].first_chunk()) {
+            (Some(step), Some(other_step)) if is_step_same(*step, *other_step) => at += STEP,
+            _ => return false,
+        }
+        if at >= one.len() {
+            return true;
+        }
     }
-    // Half a step, twice.
-    if let (Some(one_first), Some(one_last), Some(other_first), Some(other_last)) =
-        (one.first_chunk(), one.last_chunk(), other.first_chunk(), other.last_chunk())
-    {
-        return is_step_same(
-            both_halves(*one_first, *one_last),
-            both_halves(*other_first, *other_last),
-        );
-    }
-    one.eq_ignore_ascii_case(other)
-}
-
-#[inline]
-fn both_halves(first: [u8; STEP / 2], last: [u8; STEP / 2]) -> [u8; STEP] {
-    let word = u64::from(u32::from_le_bytes(first)) | u64::from(u32::from_le_bytes(last)) << 32;
-    word.to_le_bytes()
 }
 
 #[inline]
 fn is_step_same(one: [u8; STEP], other: [u8; STEP]) -> bool {
-    lower(u64::from_le_bytes(one)) == lower(u64::from_le_bytes(other))
-}
-
-/// ASCII letters in lower case, and all else as it is.
-#[inline]
-fn lower(word: u64) -> u64 {
+    /// The bit between the cases.
+    const CASE: u64 = ONES * 0x20;
+    let (one, other) = (u64::from_le_bytes(one), u64::from_le_bytes(other));
+    let difference = one ^ other;
+    if difference & !CASE != 0 {
+        return false;
+    }
     // Seven bits and the number to be added to them carry into the highest bit, and no further.
-    let seven = word & !HIGH;
-    let from_a = seven + ONES * (0x80 - u64::from(b'A'));
-    let after_z = seven + ONES * (0x80 - u64::from(b'Z') - 1);
-    let is_upper = (from_a ^ after_z) & !word & HIGH;
+    let lower = (one & !HIGH) | CASE;
+    let from_a = lower + ONES * (0x80 - u64::from(b'a'));
+    let after_z = lower + ONES * (0x80 - u64::from(b'z') - 1);
+    let is_letter = from_a & !after_z & !one;
     // The highest bit of a byte, where the one between the cases is.
-    word | is_upper >> 2
+    (difference << 2) & !is_letter == 0
 }
 
 /// True if there is nothing but printable ASCII: from the space to the tilde.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::http::message::{FoundFields, Headers};
-use crate::http::octets::{is_in_name, plain_prefix};
+use crate::http::octets::{name_prefix, plain_prefix};
 use crate::http::rules::Rules;
 
 pub(crate) mod encode;
@@ -163,7 +163,7 @@ fn field(
     rules: &Rules,
 ) -> Result<(Range<usize>, Range<usize>), BadHead> {
     let text = &bytes[line.clone()];
-    let name = text.iter().position(|byte| !is_in_name(*byte)).unwrap_or(text.len());
+    let name = name_prefix(text);
     let mut rest = &text[name..];
     if rules.blanks_after_name {
         rest = rest.trim_ascii_start();
@@ -172,7 +172,11 @@ fn field(
     if name == 0 {
         return Err(BadHead::Field);
     }
-    let value = value.trim_ascii_start();
+    // As most values stand.
+    let value = match value {
+        [b' ', value @ ..] if value.first().is_some_and(|first| *first > b' ') => value,
+        other => other.trim_ascii_start(),
+    };
     let start = line.end - value.len();
     Ok((line.start..line.start + name, start..start + value.trim_ascii_end().len()))
 }

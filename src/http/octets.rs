@@ -10,33 +10,22 @@ use crate::swar::{HIGH, ONES, STEP};
 // Inlined, and so are the others that see every byte or field: the compiler may put their callers into another unit.
 #[inline]
 pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
-    let mut from = 0;
-    loop {
-        let at = from + controls_start(&bytes[from..]);
-        if bytes.get(at) != Some(&b'\t') {
-            return at;
+    let mut at = 0;
+    while let Some(step) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        match first_marked(controls(*step)) {
+            None => at += STEP,
+            Some(control) if step[control] == b'\t' => at += control + 1,
+            Some(control) => return at + control,
         }
-        from = at + 1;
     }
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| is_control(*byte)).unwrap_or(rest.len())
 }
 
-/// The place of the first control byte in `bytes`; their length without one.
+/// True for control bytes but the tab.
 #[inline]
-fn controls_start(bytes: &[u8]) -> usize {
-    let (steps, rest) = bytes.as_chunks();
-    for (index, step) in steps.iter().enumerate() {
-        if let Some(at) = first_marked(controls(*step)) {
-            return index * STEP + at;
-        }
-    }
-    // The last step again covers the bytes that are too few for one of their own.
-    match bytes.last_chunk() {
-        Some(_) if rest.is_empty() => bytes.len(),
-        Some(last) => {
-            first_marked(controls(*last)).map_or(bytes.len(), |at| bytes.len() - STEP + at)
-        }
-        None => rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len()),
-    }
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
 }
 
 /// Marks control bytes. A byte after a marked one may be marked wrongly, because a subtraction borrows from it; the
@@ -58,7 +47,7 @@ fn first_marked(marks: u64) -> Option<usize> {
 
 /// True if a field's name may contain the byte (RFC 9110 §5.6.2).
 #[inline]
-pub(crate) fn is_in_name(byte: u8) -> bool {
+fn is_in_name(byte: u8) -> bool {
     IN_NAME[usize::from(byte)]
 }
 
@@ -78,6 +67,35 @@ const IN_NAME: [bool; 256] = {
     }
     table
 };
+
+/// The number of bytes at the start of `bytes` that a field's name may contain.
+#[inline]
+pub(crate) fn name_prefix(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    // Most names consist of letters and dashes.
+    while let Some(step) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        match first_marked(!letters_and_dashes(*step) & HIGH) {
+            None => at += STEP,
+            Some(other) if is_in_name(step[other]) => at += other + 1,
+            Some(other) => return at + other,
+        }
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| !is_in_name(*byte)).unwrap_or(rest.len())
+}
+
+/// Marks letters and dashes.
+#[inline]
+fn letters_and_dashes(bytes: [u8; STEP]) -> u64 {
+    let word = u64::from_le_bytes(bytes);
+    // Seven bits and the number to be added to them carry into the highest bit, and no further.
+    let seven = word & !HIGH;
+    let lower = seven | (ONES * 0x20);
+    let from_a = lower + ONES * (0x80 - u64::from(b'a'));
+    let after_z = lower + ONES * (0x80 - u64::from(b'z') - 1);
+    let is_other = (seven ^ (ONES * u64::from(b'-'))) + ONES * 0x7f;
+    (from_a & !after_z | !is_other) & !word & HIGH
+}
 
 /// True if this may be a field's name.
 #[inline]
@@ -122,5 +140,21 @@ mod tests {
             assert_eq!(is_name(&[b'x', byte]), is_in_name, "{byte:#x}");
         }
         assert!(!is_name(b""));
+    }
+
+    #[test]
+    fn names_end_at_the_first_other_byte() {
+        for other in [b'x', b'-', b'Z', b'1', b'_', b':'] {
+            for length in [0, 1, 7, 8, 9, 15, 16, 17, 24, 31] {
+                for (byte, at) in
+                    (0..=u8::MAX).flat_map(|byte| (0..length).map(move |at| (byte, at)))
+                {
+                    let mut bytes = vec![other; length];
+                    bytes[at] = byte;
+                    let expected = bytes.iter().take_while(|byte| is_in_name(**byte)).count();
+                    assert_eq!(name_prefix(&bytes), expected, "{byte:#x} at {at} of {length}");
+                }
+            }
+        }
     }
 }

@@ -34,8 +34,10 @@ pub(super) struct Span {
 
 impl Span {
     /// Of `range`.
+    #[inline]
     pub(super) fn new(range: Range<usize>) -> Self {
-        let at = |index| u32::try_from(index).expect("a head is limited to kilobytes");
+        // A head is limited to kilobytes.
+        let at = |index| u32::try_from(index).unwrap_or(u32::MAX);
         Self { start: at(range.start), end: at(range.end) }
     }
 
