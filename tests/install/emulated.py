@@ -67,7 +67,7 @@ def eventually(what, attempt):
 
 def start_sandbox(program):
     """The sandbox, its address and its values."""
-    arguments = [program, "serve", "--event-delay", "0", "--lifetime", "3600"]
+    arguments = [program, "serve", "--event-delay", "50", "--lifetime", "3600"]
     sandbox = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
     url = sandbox.stderr.readline().split()[-1]
     return sandbox, url, dict(sandbox.stderr.readline().strip().split("=", 1) for _ in range(3))
