@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+mod rfc3339;
+
 /// A wall-clock time before which this program did not exist, in seconds since 1970. A clock that shows an earlier
 /// time is wrong (a router without a clock battery starts in 1970). Moved at each release.
 pub const RELEASED_AT: Timestamp = Timestamp::from_secs(1_795_910_400); // 2026-11-29T00:00:00Z
@@ -52,7 +54,7 @@ impl Timestamp {
         Self(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 
-    /// The time that `Display` writes for this one: the library covers the years from 1970 to 9999.
+    /// The time that `Display` writes for this one: it covers the years from 1970 to 9999.
     pub(crate) fn shown(self) -> Self {
         const LAST_MILLIS: i64 = 253_402_300_799_000;
         Self(self.0.clamp(0, LAST_MILLIS))
@@ -60,14 +62,14 @@ impl Timestamp {
 
     /// Parses the output of `Display`.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        humantime::parse_rfc3339(text).ok().map(Self::from_system_time)
+        rfc3339::parse(text).map(Self)
     }
 }
 
 /// RFC 3339 in UTC with milliseconds, e.g. `2026-11-24T08:00:00.000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", humantime::format_rfc3339_millis(self.shown().to_system_time()))
+        rfc3339::write(self.shown().0, f)
     }
 }
 
