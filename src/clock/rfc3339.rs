@@ -1,6 +1,6 @@
 //! RFC 3339 in UTC: the text of a time, and the time of a text. Pure.
 //!
-//! No library does it: on machines with 32 bits, `humantime` ends in 2038, and certificates and tokens do not.
+//! The library `humantime` reads no time after January 2038 on machines with 32 bits, and certificates are valid for longer.
 
 use std::fmt;
 
@@ -93,7 +93,7 @@ mod tests {
         }
     }
 
-    /// With the library `humantime`, machines with 32 bits panicked where they wrote a later one.
+    /// On machines with 32 bits, later ones were not read.
     #[test]
     fn times_after_january_2038_are_written_and_read_back() {
         for (millis, text) in [
