@@ -11,9 +11,11 @@ FUZZ_SECONDS ?= 600
 OPTIONS ?= --write
 # The program for `make install`; target/static/evertoken after `make static`.
 BINARY ?= target/release/evertoken
+# Files below target/ are named here and in the tests.
+unexport CARGO_TARGET_DIR
 SOURCES := $(shell find src manual/src -name '*.rs') build.rs contrib/usual.order Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static dist dist-check test check portable deny test-dist test-clients test-hosts test-install test-packages hostile small small-router release-check soak order bench \
+.PHONY: help run build static dist dist-check test check portable deny others test-dist test-clients test-hosts test-install test-packages hostile small small-router release-check soak order bench \
     bench-check bench-record install uninstall clean
 
 help: ## print this
@@ -58,6 +60,8 @@ dist-check: ## all of `make dist` twice, of the last commit and in other folders
 # One build serves `make test` and `make hostile`. Most tests wait for a peer and not for the processor, hence
 # more of them at once than there are cores.
 TESTS := $(CARGO) test --workspace --locked --features slow-tests
+# The sandbox, which is there after `make test`.
+SANDBOX := $(CARGO) build --workspace --locked --features slow-tests --bin sandbox
 
 test: ## all tests that need no other program
 	RUST_TEST_THREADS=8 $(TESTS) -- --skip slow::
@@ -81,15 +85,23 @@ portable: ## the tests with the calls that macOS and FreeBSD have too
 	    --skip a_living_one_is_not --skip accepted_connections_notice --skip acknowledgements_have_a_limit \
 	    --skip has_a_process_and_that_of_tcp
 
-# Built with little optimization, for two machines: with 64 bits and with 32.
-test-dist: ## programs for other machines, run under qemu, and links for macOS and FreeBSD (needs qemu-user-static, openssl)
-	CARGO="$(CARGO)" DIST_PROFILE=static-quick contrib/dist aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf
-	$(CARGO) build --locked --package sandbox --bins
-	tests/install/emulated.py target/debug/sandbox target/dist/evertoken-*
+# Those of `make dist` but for x86_64, whose program is that of `make static`; built with little optimization.
+EMULATED := aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf riscv64gc-unknown-linux-musl
+
+# Systems before machines: for these rustup may have no library, and then the tools of the build are built anew.
+target/others/built: $(SOURCES) contrib/dist contrib/zig-tools contrib/build-static contrib/static.ld contrib/static.order contrib/link-others
 	CARGO="$(CARGO)" contrib/link-others
+	CARGO="$(CARGO)" DIST_PROFILE=quick DIST_FOLDER=target/others contrib/dist $(EMULATED)
+	@touch $@
+
+others: target/others/built ## programs for other machines, and links for macOS and FreeBSD, as tests (needs rustup, python3)
+
+test-dist: others static ## programs for all machines, run under qemu; links for macOS and FreeBSD (needs qemu-user-static, openssl)
+	$(SANDBOX)
+	tests/install/emulated.py target/debug/sandbox target/static/evertoken target/others/evertoken-*
 
 test-clients: build ## the built binary under real programs and SDKs, two real issuers and a browser (needs python3, node, chromium, git)
-	$(CARGO) build --locked --package sandbox --bins
+	$(SANDBOX)
 	tests/clients/run login.py
 	tests/clients/run discovery.py
 	tests/clients/run assertions.py

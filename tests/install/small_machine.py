@@ -27,8 +27,9 @@ import tempfile
 import threading
 import time
 
+from sandbox import LIMIT_S, Sandbox, certificates, configuration, eventually, own_tls
+
 GROUPS = pathlib.Path("/sys/fs/cgroup")
-LIMIT_S = 120
 MIB = 1024 * 1024
 # Of a core's time, in slices as short as the kernel has them, so that it is slow rather than away.
 PERIOD_US = 10_000
@@ -46,31 +47,7 @@ DAY_S = 24 * 3600
 UNREACHABLE = "https://localhost:9"
 
 # As in docs/small-machines.md.
-SMALL = "max_connections: 32, max_connections_per_address: 16, replay_body_bytes: 262144"
-CONFIG = """
-settings: {{ port: 0, state_dir: "{folder}/state", tls: {{ cert_file: "{folder}/cert.pem", key_file: "{folder}/key.pem" }}, {settings} }}
-providers:
-  - name: "Work"
-    type: anthropic
-    base_url: "{url}"
-    ca_file: "{folder}/ca.pem"
-    auto_refresh_config:
-      token_url: "{url}/oauth/token"
-      client_id_env: SANDBOX_ID
-      client_secret_env: SANDBOX_SECRET
-      refresh_token_env: SANDBOX_TOKEN
-"""
-
-
-def eventually(what, attempt):
-    """The first outcome of `attempt` that is something."""
-    until = time.monotonic() + LIMIT_S
-    while True:
-        outcome = attempt()
-        if outcome:
-            return outcome
-        assert time.monotonic() < until, f"never: {what}"
-        time.sleep(0.01)
+SMALL = {"max_connections": 32, "max_connections_per_address": 16, "replay_body_bytes": 262144}
 
 
 class Group:
@@ -149,47 +126,14 @@ class Front(threading.Thread):
         await asyncio.gather(one_way(reader, beyond), one_way(behind, writer))
 
 
-class Sandbox:
-    """The issuer and provider, outside of the group."""
-
-    def __init__(self, program):
-        arguments = [program, "serve", "--event-delay", str(EVENT_DELAY_MS), "--lifetime", "3600"]
-        self.process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-        self.port = int(self.process.stderr.readline().rsplit(":", 1)[1])
-        values = dict(self.process.stderr.readline().strip().split("=", 1) for _ in range(3))
-        self.id, self.secret = values["client_id"], values["client_secret"]
-
-    def login(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
-        connection.request("GET", "/control/login")
-        return json.load(connection.getresponse())["refresh_token"]
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def certificates(folder, *names):
-    """One authority, and a certificate for both ends, of this machine and these names."""
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
-    openssl("req", *key, "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "leaf.csr")
-    (folder / "names").write_text("subjectAltName=" + ",".join(["DNS:localhost", "IP:127.0.0.1", *names]) + "\n")
-    openssl("x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-            "-extfile", "names", "-out", "cert.pem")
-
-
 class Evertoken:
     """One run of the program, with its log, in the group if there is one."""
 
     def __init__(self, place, settings, group=None, before=(), url=None):
         folder, program, sandbox, front = place
         shutil.rmtree(folder / "state", ignore_errors=True)
-        (folder / "providers.yaml").write_text(CONFIG.format(folder=folder, url=url or front.url, settings=settings))
-        variables = {"SANDBOX_ID": sandbox.id, "SANDBOX_SECRET": sandbox.secret, "SANDBOX_TOKEN": sandbox.login()}
+        settings = {"port": 0, "state_dir": f"{folder}/state", "tls": own_tls(folder), **settings}
+        (folder / "providers.yaml").write_text(configuration(url or front.url, settings, ca_file=f"{folder}/ca.pem"))
         # What was read before would not count for the group, and would be there already.
         subprocess.run(["sync", program], check=True)
         subprocess.run(["dd", f"if={program}", "iflag=nocache", "count=0", "status=none"], check=True)
@@ -197,7 +141,7 @@ class Evertoken:
         words = [*before, str(program), "run", "--config", str(folder / "providers.yaml")]
         self.folder, self.lines, self.began = folder, [], time.monotonic()
         self.process = subprocess.Popen(["sh", "-c", f'{joins}exec "$@"', "sh", *words], stderr=subprocess.PIPE,
-                                        text=True, env={"PATH": os.environ["PATH"], **variables})
+                                        text=True, env={"PATH": os.environ["PATH"], **sandbox.variables()})
         threading.Thread(target=self.read, daemon=True).start()
         self.port = int(re.search(r":(\d+)", self.said("Listening on https://")[1])[1])
         self.trust = ssl.create_default_context(cafile=folder / "ca.pem")
@@ -352,7 +296,7 @@ def run_out_of_memory(place, memory, core):
     rows, judged = [], {}
     for name, settings, size in [("bodies of 250 KB, which are held", SMALL, 250_000),
                                  ("bodies of 4 MB, which pass", SMALL, 4 * MIB),
-                                 ("bodies of 7 MB, default settings", "log_level: INFO", 7 * MIB)]:
+                                 ("bodies of 7 MB, default settings", {}, 7 * MIB)]:
         group = Group(memory, core)
         evertoken = Evertoken(place, settings, group)
         evertoken.said("Successfully refreshed token")
@@ -438,10 +382,10 @@ def run_under_strace(place):
             answer.read()
             eventually("a save", lambda: {one: one.stat().st_mtime_ns for one in day.glob("*.json")} != before)
 
-    rest = traced("save_interval: 1", lambda _: time.sleep(REST_S))
+    rest = traced({"save_interval": 1}, lambda _: time.sleep(REST_S))
     assert not any(any(counts.values()) for counts in rest.values()), f"it writes at rest: {rest}"
-    return (traced("usage: false", refresh)["tokens"], traced("save_interval: 1", use)["usage"],
-            traced("usage: false", try_in_vain, UNREACHABLE)["tokens"])
+    return (traced({"usage": False}, refresh)["tokens"], traced({"save_interval": 1}, use)["usage"],
+            traced({"usage": False}, try_in_vain, UNREACHABLE)["tokens"])
 
 
 def day(counts, number, times):
@@ -472,8 +416,7 @@ def main():
         certificates(folder)
         program = folder / "evertoken"
         shutil.copy2(options.program, program)
-        sandbox = Sandbox(options.sandbox)
-        try:
+        with Sandbox(options.sandbox, EVENT_DELAY_MS) as sandbox:
             place = folder, program, sandbox, Front(folder, sandbox.port)
             group = Group(memory, options.core)
             rows, peaks = run_in_group(place, group)
@@ -493,8 +436,6 @@ def main():
             table(["", "files replaced a day", "syncs a day", "bytes a day"], rows)
             print("of one refresh:", {key: value / REFRESHES for key, value in refresh.items()})
             print("of one save:", {key: value / SAVES for key, value in save.items()})
-        finally:
-            sandbox.close()
     judge(peaks, killed, refresh, save, in_vain)
 
 

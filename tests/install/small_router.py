@@ -22,6 +22,7 @@ import threading
 import time
 
 import small_machine as small
+from sandbox import LIMIT_S, Sandbox, certificates, configuration, eventually, own_tls
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOME = ROOT / "target/router"
@@ -93,9 +94,9 @@ def make_disk(folder, program, debian, variables, url):
         shutil.copy2(kernel / "kernel" / module, root / "modules")
     for file in ["cert.pem", "key.pem", "ca.pem"]:
         shutil.copy2(folder / file, root / "etc")
-    settings = f'{small.SMALL}, listen: ["0.0.0.0:{PORT}"], auth: {{ enabled: true, api_key_env: KEY }}'
-    config = small.CONFIG.format(folder="/etc", url=url, settings=settings).replace("port: 0, ", "").replace("/etc/state", "/state")
-    (root / "etc/providers.yaml").write_text(config)
+    settings = {"listen": [f"0.0.0.0:{PORT}"], "state_dir": "/state", "tls": own_tls("/etc"),
+                "auth": {"enabled": True, "api_key_env": "KEY"}, **small.SMALL}
+    (root / "etc/providers.yaml").write_text(configuration(url, settings, ca_file="/etc/ca.pem"))
     exports = " ".join(f"{name}={value}" for name, value in variables.items())
     modules = " ".join(pathlib.Path(module).name for module in MODULES)
     # The machine has no clock.
@@ -114,8 +115,7 @@ class Router(small.Evertoken):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        variables = {"KEY": KEY, "SANDBOX_ID": sandbox.id, "SANDBOX_SECRET": sandbox.secret, "SANDBOX_TOKEN": sandbox.login()}
-        disk = make_disk(folder, program, debian, variables, f"https://{HOST}:{front.url.rsplit(':', 1)[1]}")
+        disk = make_disk(folder, program, debian, {"KEY": KEY, **sandbox.variables()}, f"https://{HOST}:{front.url.rsplit(':', 1)[1]}")
         (kernel,) = (debian / "boot").glob("vmlinuz-*")
         arguments = ["qemu-system-arm", "-M", "virt", "-cpu", "cortex-a7", "-m", str(MEMORY_MB), "-smp", "1", "-nographic", "-no-reboot",
                      "-kernel", kernel, "-initrd", disk, "-append", "console=ttyAMA0 quiet panic=1",
@@ -129,7 +129,7 @@ class Router(small.Evertoken):
         self.trust = ssl.create_default_context(cafile=folder / "ca.pem")
 
     def ask(self, method, path, body=None, connection=None):
-        connection = connection or http.client.HTTPSConnection("localhost", self.port, timeout=small.LIMIT_S, context=self.trust)
+        connection = connection or http.client.HTTPSConnection("localhost", self.port, timeout=LIMIT_S, context=self.trust)
         fields = {"content-type": "application/json", "anthropic-version": "2023-06-01", "x-api-key": KEY}
         connection.request(method, path, body and json.dumps(body), fields)
         return connection.getresponse()
@@ -143,7 +143,7 @@ class Router(small.Evertoken):
     def memory(self):
         """The program's RSS, all memory and what is available of it, in bytes, from now on."""
         known = len(self.lines)
-        line = small.eventually("a look at the memory", lambda: next((line for _, line in self.lines[known:] if line.startswith("MEMORY")), None))
+        line = eventually("a look at the memory", lambda: next((line for _, line in self.lines[known:] if line.startswith("MEMORY")), None))
         return [int(number) * 1024 for number in re.findall(r"(\d+) kB", line)]
 
 
@@ -152,15 +152,14 @@ def main():
     debian = fetch()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        small.certificates(folder, f"IP:{HOST}")
-        sandbox = small.Sandbox(sandbox_program)
-        router = Router(folder, program, debian, sandbox, small.Front(folder, sandbox.port))
-        try:
-            measure(router)
-        finally:
-            router.process.kill()
-            router.process.wait()
-            sandbox.close()
+        certificates(folder, f"IP:{HOST}")
+        with Sandbox(sandbox_program, small.EVENT_DELAY_MS) as sandbox:
+            router = Router(folder, program, debian, sandbox, small.Front(folder, sandbox.port))
+            try:
+                measure(router)
+            finally:
+                router.process.kill()
+                router.process.wait()
 
 
 def measure(router):
@@ -182,12 +181,12 @@ def measure(router):
     assert router.ask("POST", "/-/refresh/work").status == 200
     rows.append(("a refresh meanwhile", small.ms(time.monotonic() - began)))
     for thread in threads:
-        thread.join(small.LIMIT_S)
+        thread.join(LIMIT_S)
     assert len(results) == small.STREAMS, results
     gaps = sorted(later - earlier for times in results for earlier, later in zip(times, times[1:]))
     rows.append((f"gap between two events where the provider's is {small.EVENT_DELAY_MS} ms, median and 99 %",
                  f"{small.ms(statistics.median(gaps))}, {small.ms(gaps[len(gaps) * 99 // 100])}"))
-    connection = http.client.HTTPSConnection("localhost", router.port, timeout=small.LIMIT_S, context=router.trust)
+    connection = http.client.HTTPSConnection("localhost", router.port, timeout=LIMIT_S, context=router.trust)
     began = time.monotonic()
     for _ in range(REQUESTS):
         answer = router.ask("POST", "/v1/messages", small.message(10, streams=False), connection)

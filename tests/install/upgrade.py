@@ -15,26 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+
+from sandbox import LIMIT_S, Sandbox, configuration, eventually
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LIMIT_S = 60
 # Who runs, and how it ends.
 TURNS = [("before", signal.SIGTERM), ("now", signal.SIGTERM), ("before", signal.SIGKILL), ("now", signal.SIGKILL),
          ("before", signal.SIGTERM), ("now", signal.SIGTERM)]
-
-CONFIG = """
-settings: {{ port: 0, state_dir: "{folder}/state" }}
-providers:
-  - name: "Work account"
-    type: anthropic
-    base_url: "{url}"
-    auto_refresh_config:
-      token_url: "{url}/oauth/token"
-      client_id_env: SANDBOX_ID
-      client_secret_env: SANDBOX_SECRET
-      refresh_token_env: SANDBOX_TOKEN
-"""
 
 
 def git(*words):
@@ -64,16 +51,6 @@ def build(commit):
     return home / "build/debug/evertoken"
 
 
-def eventually(what, attempt):
-    until = time.monotonic() + LIMIT_S
-    while True:
-        outcome = attempt()
-        if outcome:
-            return outcome
-        assert time.monotonic() < until, f"never: {what}"
-        time.sleep(0.02)
-
-
 def ask(port, method, path, body=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
     fields = {"content-type": "application/json", "anthropic-version": "2023-06-01"}
@@ -82,27 +59,9 @@ def ask(port, method, path, body=None):
     return answer.status, answer.read().decode()
 
 
-class Issuer:
-    """The sandbox."""
-
-    def __init__(self, program):
-        arguments = [program, "serve", "--event-delay", "0", "--lifetime", "3600"]
-        self.process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-        self.url = self.process.stderr.readline().split()[-1]
-        self.values = dict(self.process.stderr.readline().strip().split("=", 1) for _ in range(3))
-        self.port = int(self.url.rsplit(":", 1)[1])
-
-    def counts(self):
-        return json.loads(ask(self.port, "GET", "/control/stats")[1])
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-
-
 def turn(program, how, folder, env, issuer, requests):
     """One run: the stored token serves, a refresh brings the next one, and both are there for who comes after."""
-    granted = issuer.counts()["granted"]
+    granted = issuer.control("stats")["granted"]
     is_first = granted == 0
     subprocess.run([program, "check", "--config", folder / "providers.yaml"], env=env, check=True, capture_output=True)
     with open(folder / "log", "w") as log:
@@ -114,11 +73,11 @@ def turn(program, how, folder, env, issuer, requests):
         body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
         status, said = ask(port, "POST", "/v1/messages", body)
         assert status == 200, f"{status} {said}\n{text()}"
-        assert issuer.counts()["granted"] == granted + is_first, f"a refresh without need:\n{text()}"
+        assert issuer.control("stats")["granted"] == granted + is_first, f"a refresh without need:\n{text()}"
         status, said = ask(port, "POST", "/-/refresh/work-account")
         assert status == 200, f"{status} {said}\n{text()}"
         assert ask(port, "POST", "/v1/messages", body)[0] == 200, text()
-        assert issuer.counts()["granted"] == granted + is_first + 1, text()
+        assert issuer.control("stats")["granted"] == granted + is_first + 1, text()
         used = json.loads(ask(port, "GET", "/-/status")[1]).get("usage")
     finally:
         process.send_signal(how)
@@ -135,23 +94,19 @@ def main():
     now, sandbox = (pathlib.Path(name).resolve() for name in sys.argv[1:3])
     commit = sys.argv[3] if len(sys.argv) > 3 else commit_before()
     programs = {"before": build(commit), "now": now}
-    issuer = Issuer(sandbox)
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            folder = pathlib.Path(name)
-            (folder / "providers.yaml").write_text(CONFIG.format(folder=folder, url=issuer.url))
-            (folder / "providers.yaml").chmod(0o600)
-            env = {"PATH": os.environ["PATH"], "HOME": name, "SANDBOX_ID": issuer.values["client_id"],
-                   "SANDBOX_SECRET": issuer.values["client_secret"], "SANDBOX_TOKEN": issuer.values["refresh_token"]}
-            requests = {"kept": 0}
-            for who, how in TURNS:
-                turn(programs[who], how, folder, env, issuer, requests)
-                print(f"ok - {who}: the stored token served, a refresh brought the next one, ended by {how.name}", flush=True)
-            assert issuer.counts()["reused"] == 0, issuer.counts()
-            left = sorted(path.name for path in (folder / "state").iterdir())
-            assert not [one for one in left if "corrupt" in one or "superseded" in one], left
-    finally:
-        issuer.close()
+    with Sandbox(sandbox) as issuer, tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        settings = {"port": 0, "state_dir": f"{folder}/state"}
+        (folder / "providers.yaml").write_text(configuration(issuer.url, settings, name="Work account"))
+        (folder / "providers.yaml").chmod(0o600)
+        env = {"PATH": os.environ["PATH"], "HOME": name, **issuer.variables()}
+        requests = {"kept": 0}
+        for who, how in TURNS:
+            turn(programs[who], how, folder, env, issuer, requests)
+            print(f"ok - {who}: the stored token served, a refresh brought the next one, ended by {how.name}", flush=True)
+        assert issuer.control("stats")["reused"] == 0, issuer.control("stats")
+        left = sorted(path.name for path in (folder / "state").iterdir())
+        assert not [one for one in left if "corrupt" in one or "superseded" in one], left
     print(f"{len(TURNS)} turns between {commit} and this one passed, no refresh token was used twice")
 
 
