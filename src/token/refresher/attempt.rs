@@ -117,21 +117,14 @@ impl RefreshAttempt<'_> {
         let presented = self.life.machine.presented();
         let began = self.life.now();
         let outcome = self.exchange(&presented, no_metadata);
-        let ended = self.life.now();
-        let trouble = match outcome {
-            Ok((grant, sent)) => {
-                self.succeeded(&presented, &grant, sent);
-                None
-            }
-            Err(NoGrant::Failed(failure)) => Some(self.failed(&presented, &failure, true)),
-            Err(NoGrant::Unsent(failure)) => Some(self.failed(&presented, &failure, false)),
+        let took_ms = self.life.now().steady_ms.saturating_sub(began.steady_ms);
+        let tried = Refreshed { at: began.wall, took_ms, trouble: None };
+        match outcome {
+            Ok((grant, sent)) => self.succeeded(&presented, &grant, sent, tried),
+            Err(NoGrant::Failed(failure)) => self.failed(&presented, &failure, true, tried),
+            Err(NoGrant::Unsent(failure)) => self.failed(&presented, &failure, false, tried),
             Err(NoGrant::Withdrawn(hindrance)) => return Err(hindrance),
-        };
-        self.life.status.history.push(Refreshed {
-            at: began.wall,
-            took_ms: ended.steady_ms.saturating_sub(began.steady_ms),
-            trouble,
-        });
+        }
         Ok(())
     }
 
@@ -212,7 +205,7 @@ impl RefreshAttempt<'_> {
         Duration::from_millis(allowed.clamp(REQUEST_MIN_MS, REQUEST_MAX_MS))
     }
 
-    fn succeeded(&mut self, presented: &Presented, grant: &Grant, sent: Moment) {
+    fn succeeded(&mut self, presented: &Presented, grant: &Grant, sent: Moment, tried: Refreshed) {
         let life = &mut *self.life;
         let generation = life.machine.token().map(|token| token.generation);
         let saved = life.machine.granted(presented, grant, sent, life.now(), self.rng);
@@ -220,6 +213,7 @@ impl RefreshAttempt<'_> {
         life.status.successes += 1;
         life.falls_back = false;
         life.status.settle();
+        life.status.history.push(tried);
         self.orders.end();
         // The token is in use before the log line below says so.
         life.publish(false);
@@ -240,7 +234,13 @@ impl RefreshAttempt<'_> {
     }
 
     /// The refresh failed, after a request that may have been sent if `is_marked`.
-    fn failed(&mut self, presented: &Presented, failure: &Failure, is_marked: bool) -> Trouble {
+    fn failed(
+        &mut self,
+        presented: &Presented,
+        failure: &Failure,
+        is_marked: bool,
+        tried: Refreshed,
+    ) {
         let life = &mut *self.life;
         let now = life.now();
         let (after, saved) = if is_marked {
@@ -260,6 +260,12 @@ impl RefreshAttempt<'_> {
         if matches!(trouble, Trouble::WrongUrl | Trouble::NotAToken | Trouble::Unreachable) {
             self.issuer.doubt(now);
         }
+        let goes_on = after.falls_back_to_seed || after.returns_to_newer_chain;
+        life.status.fail(told.clone(), trouble, failure.class != Class::Transient && !goes_on);
+        life.status.history.push(Refreshed { trouble: Some(trouble), ..tried });
+        self.orders.end();
+        // As for a success: whoever acts on the log line below finds the failure in the status.
+        life.publish(false);
         let name = &life.desk.name;
         if let What::Short(shortage) = failure.what {
             shortage.say(&format!("the token of provider {name} can't be refreshed"));
@@ -267,8 +273,5 @@ impl RefreshAttempt<'_> {
             let next = next_try(trouble, life.is_single, wait_ms);
             life.desk.trouble(format_args!("{told} (provider: {name}{next})"));
         }
-        let goes_on = after.falls_back_to_seed || after.returns_to_newer_chain;
-        life.status.fail(told, trouble, failure.class != Class::Transient && !goes_on);
-        trouble
     }
 }

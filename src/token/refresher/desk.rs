@@ -106,11 +106,12 @@ impl Desk {
         // The log reports the token store and resources that ran out once for all providers.
         let is_logged = !matches!(cause, Cause::Store { .. } | Cause::Shortage(_));
         if let Some(told) = self.waits.wait(cause, self.clock.now()) {
+            // Whoever acts on the log line finds the wait in the status.
+            self.publish(is_refreshing);
             if is_logged {
                 let level = if is_of_file { self.trouble_level() } else { Level::Warn };
                 self.log(level, format_args!("The refresher of provider {} is {told}", self.name));
             }
-            self.publish(is_refreshing);
         }
     }
 
@@ -130,10 +131,11 @@ impl Desk {
         }
         let is_logged = !self.waits.is_said_for_all();
         if let Some(told) = self.waits.end(self.clock.now()) {
+            // The same order as at its start.
+            self.publish(false);
             if is_logged {
                 self.info(format_args!("For the refresher of provider {}, {told}", self.name));
             }
-            self.publish(false);
         }
     }
 

@@ -1,12 +1,13 @@
 //! The longest sleep of a refresher: the test holds the clock and the timer.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select, unbounded};
 use fastrand::Rng;
+use log::{LevelFilter, Log, Metadata, Record};
 
 use super::*;
 use crate::atomic::AtomicU64;
@@ -22,6 +23,7 @@ use crate::token::refresher::setup::LOCK_RETRY_MS;
 use crate::token::sender::{IssuerLink, Reach, Send, TokenAnswer};
 use crate::token::state_file::StateFile;
 use crate::token::store::TokenStore;
+use crate::token::waiting::SAID_AFTER_MS;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -105,6 +107,17 @@ impl Asleep {
         config: AutoRefresh,
         issuer: impl Fn(&TokenRequest) -> (u16, Vec<u8>) + std::marker::Send + 'static,
     ) -> Self {
+        Self::publishing("P", Arc::default(), folder, config, issuer)
+    }
+
+    /// A refresher that is called `name` and publishes in `store`.
+    fn publishing(
+        name: &str,
+        store: Arc<TokenStore>,
+        folder: tempfile::TempDir,
+        config: AutoRefresh,
+        issuer: impl Fn(&TokenRequest) -> (u16, Vec<u8>) + std::marker::Send + 'static,
+    ) -> Self {
         let elapsed_ms: Arc<AtomicU64> = Arc::default();
         let elapsed = elapsed_ms.clone();
         let clock = Clock::from_fn(move || {
@@ -115,13 +128,13 @@ impl Asleep {
         let (asleep, sleeps) = unbounded();
         let asked: Arc<AtomicUsize> = Arc::default();
         let requests = asked.clone();
-        let store = Arc::new(TokenStore::default());
         let send: Send = Box::new(move |request, _, _| {
             requests.fetch_add(1, Ordering::SeqCst);
             let (status, body) = issuer(request);
             Ok(TokenAnswer { status, headers: Headers::new(), body, said: None })
         });
         let setup = setup(folder.path(), config, (&clock, &store), &asleep, send);
+        let setup = Setup { name: name.to_owned(), ..setup };
         let refresher = Refresher::start(setup, None).unwrap();
         let (timer, going_to_sleep) = (None, asleep);
         Self { elapsed_ms, sleeps, timer, store, asked, refresher, folder, clock, going_to_sleep }
@@ -266,6 +279,63 @@ fn a_lock_that_another_process_holds_for_10_s_is_said_until_it_is_free() {
     assert_eq!(asleep.sleeps_after(250), 19_750, "up to what is due every 30 s");
     let posting = asleep.store.read(0);
     assert!(posting.waiting.is_none() && posting.token.is_some());
+}
+
+/// The name of the provider whose log lines are watched.
+const WATCHED: &str = "Watched Alone";
+
+/// Notes each log line about [`WATCHED`], with what was published at that moment.
+#[derive(Default)]
+struct Watch {
+    store: Arc<TokenStore>,
+    seen: Mutex<Vec<(String, Arc<Posting>)>>,
+}
+
+impl Watch {
+    /// What was published when the line that contains `words` was logged.
+    fn posting_at(&self, words: &str) -> Arc<Posting> {
+        let seen = self.seen.lock().unwrap();
+        let line = seen.iter().find(|(line, _)| line.contains(words));
+        line.unwrap_or_else(|| panic!("no line contains {words}")).1.clone()
+    }
+}
+
+impl Log for Watch {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let line = record.args().to_string();
+        if line.contains(WATCHED) {
+            self.seen.lock().unwrap().push((line, self.store.read(0)));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// A status that was asked for once the log told of a wait had nothing of it.
+#[test]
+fn what_the_log_tells_is_in_the_status_by_then() {
+    let watch: &Watch = Box::leak(Box::default());
+    log::set_logger(watch).unwrap();
+    log::set_max_level(LevelFilter::Info);
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = StateFile::new(folder.path(), "p").try_lock().unwrap();
+    let config =
+        AutoRefresh { retry_interval: Duration::from_secs(3_600), ..grant::tests::config() };
+    let refused = |_: &TokenRequest| (REFUSED.0, REFUSED.1.as_bytes().to_vec());
+    let mut asleep = Asleep::publishing(WATCHED, watch.store.clone(), folder, config, refused);
+    asleep.sleeps_or_waits_for_lock_after(0);
+    asleep.sleeps_or_waits_for_lock_after(SAID_AFTER_MS);
+    assert!(watch.posting_at("is waiting since").waiting.is_some());
+    drop(theirs);
+    asleep.sleeps_after(LOCK_RETRY_MS);
+    assert_eq!(watch.posting_at("is over after").waiting, None);
+    let failed = watch.posting_at("Failed to refresh").refresh.clone();
+    assert!(failed.last_error.is_some());
+    assert_eq!((failed.failures, failed.history.iter().len()), (1, 1));
 }
 
 /// A busy issuer whose answers nobody waits for. Returns the time until the next try, once the wait is a minute or
