@@ -62,7 +62,7 @@ use wire::Wire;
 pub struct Upstream {
     origin: Origin,
     connector: Connector,
-    idle: Idle,
+    idle: Arc<Idle>,
     timeouts: Timeouts,
 }
 
@@ -93,13 +93,18 @@ impl Upstream {
     ) -> Result<Self, SetupError> {
         let origin = Origin::of(base_url).ok_or(SetupError::BaseUrl)?;
         let connector = Connector::new(egress, timeouts.connect)?;
-        Ok(Self { origin, connector, idle: Idle::new(idle_max), timeouts })
+        Ok(Self { origin, connector, idle: Arc::new(Idle::new(idle_max)), timeouts })
     }
 
     /// Prepares connections to a server behind the unix socket at `path`, none of which is kept.
     pub(crate) fn to_unix(path: PathBuf, timeouts: Timeouts) -> Result<Self, SetupError> {
         let connector = Connector::new(&Egress::default(), timeouts.connect)?;
-        Ok(Self { origin: Origin::of_unix(path), connector, idle: Idle::new(0), timeouts })
+        Ok(Self {
+            origin: Origin::of_unix(path),
+            connector,
+            idle: Arc::new(Idle::new(0)),
+            timeouts,
+        })
     }
 
     /// Sends `request` and returns once the head of the response is there.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Deadline;
@@ -41,7 +42,7 @@ pub(super) struct Rest<'a> {
     /// The framing of the body, and the progress of reading it.
     pub(super) framing: Framing,
     /// The destination of the connection at the end; None if it can't be kept.
-    pub(super) idle: Option<&'a Idle>,
+    pub(super) idle: Option<&'a Arc<Idle>>,
     /// The watched client.
     pub(super) watch: Watch,
     /// The longest silence.

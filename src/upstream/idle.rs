@@ -7,27 +7,26 @@
 //! are then in use.
 
 use std::iter::from_fn;
-use std::sync::LazyLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use log::debug;
 
-use crate::atomic::AtomicU64;
 use crate::clock::Stopwatch;
 use crate::platform::{current_processor, incoming_processor};
 use crate::upstream::surroundings::Surroundings;
 use crate::upstream::wire::Wire;
 
 mod per_cpu;
+mod sweeper;
 
 use per_cpu::{IdleConnection, PerCpu};
+use sweeper::Swept;
 
 /// The longest time that an idle connection is kept; servers commonly close theirs after a minute.
 const IDLE_MAX_AGE: Duration = Duration::from_secs(50);
-/// The time between two searches for old connections in all places.
-const TIDY_GAP: Duration = Duration::from_secs(5);
 /// The idle time after which a connection's next use checks that this machine's address is still the same. Under load
 /// no connection is idle for so long, so the check costs a busy proxy nothing.
 const UNSEEN_MAX: Duration = Duration::from_secs(1);
@@ -44,14 +43,13 @@ pub(super) struct Idle {
     /// One for each processor: at least one, at most [`PLACES_MAX`].
     places: Box<[PerCpu]>,
     max: usize,
-    since: Stopwatch,
-    /// The time of the last tidying, in milliseconds after `since`.
-    tidied_ms: AtomicU64,
+    /// True while the sweeper looks after them.
+    is_swept: AtomicBool,
     surroundings: Surroundings,
 }
 
 impl Idle {
-    /// Keeps at most `max` connections, and more for at most [`TIDY_GAP`] if they lie in several places. There are
+    /// Keeps at most `max` connections, and more up to the next sweep if they lie in several places. There are
     /// hardly ever more connections than requests were in flight at once, because a new one is made only if none is
     /// idle.
     pub(super) fn new(max: usize) -> Self {
@@ -60,21 +58,23 @@ impl Idle {
 
     fn with_places(places: usize, max: usize, surroundings: Surroundings) -> Self {
         let places = (0..places).map(|_| PerCpu::default()).collect();
-        let (since, tidied_ms) = (Stopwatch::start(), AtomicU64::new(0));
-        Self { places, max, since, tidied_ms, surroundings }
+        Self { places, max, is_swept: AtomicBool::new(false), surroundings }
     }
 
     /// Keeps a connection on which an answer was read to its end.
-    pub(super) fn put(&self, wire: Wire) {
+    pub(super) fn put(self: &Arc<Self>, wire: Wire) {
         let processor = incoming_processor(wire.socket());
         self.put_at(processor, wire, Stopwatch::start());
+        if !self.is_swept.load(Ordering::Relaxed) {
+            sweeper::begin(self.clone());
+        }
     }
 
     fn put_at(&self, processor: usize, mut wire: Wire, now: Stopwatch) {
         wire.base().unwatch();
         let place = &self.places[processor % self.places.len()];
         let count = place.put(IdleConnection { wire, since: now });
-        if count > self.max || self.is_tidying_due(now) {
+        if count > self.max {
             self.tidy(self.max, now);
         }
     }
@@ -115,16 +115,6 @@ impl Idle {
         self.tidy(max, Stopwatch::start());
     }
 
-    /// True if it is time to tidy all places, which is then this thread's task.
-    fn is_tidying_due(&self, now: Stopwatch) -> bool {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let now_ms = millis(self.since.until(now));
-        let last_ms = self.tidied_ms.load(Ordering::Relaxed);
-        let (order, gap_ms) = (Ordering::Relaxed, millis(TIDY_GAP));
-        now_ms.saturating_sub(last_ms) >= gap_ms
-            && self.tidied_ms.compare_exchange(last_ms, now_ms, order, order).is_ok()
-    }
-
     /// Closes the ones that are too old, and the oldest beyond `max`.
     fn tidy(&self, max: usize, now: Stopwatch) {
         loop {
@@ -141,6 +131,17 @@ impl Idle {
     /// The number of connections.
     fn count(&self) -> usize {
         self.places.iter().map(PerCpu::len).sum()
+    }
+}
+
+impl Swept for Idle {
+    fn is_swept(&self) -> &AtomicBool {
+        &self.is_swept
+    }
+
+    fn sweep(&self, now: Stopwatch) -> bool {
+        self.tidy(self.max, now);
+        self.count() > 0
     }
 }
 
@@ -187,8 +188,8 @@ mod tests {
         let take = || idle.take_at(0, Stopwatch::start()).map(|wire| port(&wire));
         assert_eq!([take(), take()], [ports[2], ports[1]].map(Some));
         assert_eq!(take(), None, "the oldest made room");
-        let none = Idle::new(0);
-        none.put(pair().0);
+        let none = still(1, 0);
+        none.put_at(0, pair().0, Stopwatch::start());
         assert_eq!(none.count(), 0);
     }
 
@@ -216,10 +217,10 @@ mod tests {
         for (age, is_used) in
             [(IDLE_MAX_AGE.saturating_sub(NANOSECOND), true), (IDLE_MAX_AGE, false)]
         {
-            let idle = still(1, 9);
+            let (idle, since) = (still(1, 9), Stopwatch::start());
             let (wire, _peer) = pair();
-            idle.put_at(0, wire, idle.since);
-            assert_eq!(idle.take_at(0, idle.since.later(age)).is_some(), is_used, "{age:?}");
+            idle.put_at(0, wire, since);
+            assert_eq!(idle.take_at(0, since.later(age)).is_some(), is_used, "{age:?}");
         }
     }
 
@@ -248,20 +249,19 @@ mod tests {
         }
     }
 
+    /// Sockets whose peer had closed them, with their TLS sessions, stayed until the next request.
     #[test]
-    fn all_places_are_tidied_now_and_then_though_other_ones_are_used() {
-        let idle = still(4, 99);
-        let (mut wires, _peers) = pairs(4);
-        let young = wires.pop().unwrap();
-        for (processor, wire) in wires.into_iter().enumerate() {
-            idle.put_at(processor, wire, idle.since);
+    fn those_that_grow_old_while_no_request_comes_are_closed() {
+        let (idle, since) = (still(2, 9), Stopwatch::start());
+        let (wires, _peers) = pairs(2);
+        for (wire, age) in wires.into_iter().zip([0, 1]) {
+            idle.put_at(0, wire, since.later(SECOND * age));
         }
-        idle.put_at(3, young, idle.since.later(IDLE_MAX_AGE));
+        assert!(idle.sweep(since.later(IDLE_MAX_AGE.saturating_sub(NANOSECOND))));
+        assert_eq!(idle.count(), 2);
+        assert!(idle.sweep(since.later(IDLE_MAX_AGE)));
         assert_eq!(idle.count(), 1);
-        let gap = IDLE_MAX_AGE + TIDY_GAP;
-        assert!(!idle.is_tidying_due(idle.since.later(gap.saturating_sub(NANOSECOND))));
-        assert!(idle.is_tidying_due(idle.since.later(gap)));
-        assert!(!idle.is_tidying_due(idle.since.later(gap)), "it is another's task by now");
+        assert!(!idle.sweep(since.later(IDLE_MAX_AGE + SECOND)));
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(idle.count(), 0, "the others were closed");
         let (wires, _peers) = pairs(3);
         for wire in wires {
-            idle.put(wire);
+            idle.put_at(0, wire, now);
         }
         idle.trim(3);
         assert_eq!(idle.count(), 3);
@@ -350,7 +350,7 @@ mod tests {
             let mut allowed = (0..CpuSet::MAX_CPU).filter(|number| allowed.is_set(*number));
             let first = allowed.next().unwrap();
             let last = allowed.next_back().unwrap_or(first);
-            let idle = still(CpuSet::MAX_CPU, 9);
+            let idle = Arc::new(still(CpuSet::MAX_CPU, 9));
             for (answers, reads) in [(first, last), (last, first)] {
                 let (wire, mut peer) = pair();
                 let port = port(&wire);
