@@ -21,16 +21,12 @@ use crate::upstream::roots::{self, Roots};
 use crate::upstream::socket::Socket;
 use crate::upstream::tunnel::Tunnel;
 use crate::upstream::watch::Watch;
-use crate::upstream::wire::Wire;
+use crate::upstream::wire::{HANDSHAKE_STACK_BYTES, Wire};
 
 mod race;
 mod reach;
 
 use reach::reach;
-
-/// The stack of a TLS handshake. A quarter would be enough, but glibc keeps up to 40 MB of the stacks of ended
-/// threads with their memory, and of larger stacks that is fewer.
-const HANDSHAKE_STACK_BYTES: usize = 512 * 1024;
 
 /// Makes connections to one provider.
 #[derive(Debug)]

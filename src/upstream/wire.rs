@@ -8,14 +8,21 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, IoState, ProtocolVersion};
 
 use crate::clock::Deadline;
 pub(super) use crate::http::end::is_not_now;
+use crate::thread;
 use crate::upstream::fault::Fault;
 use crate::upstream::records::Records;
 use crate::upstream::socket::Socket;
 use crate::upstream::watch::Watch;
+
+/// The stack of a TLS handshake, and of what follows it, of which a tenth would do where glibc is not used. glibc gives a new
+/// thread the stack of an ended one, with the memory that it used, unless that is more than four times as large as asked
+/// for: a worker would keep a handshake's memory for the life of a stream.
+pub(super) const HANDSHAKE_STACK_BYTES: usize =
+    if cfg!(all(target_env = "gnu", target_pointer_width = "64")) { 3072 } else { 512 } * 1024;
 
 /// A connection. Reads and writes that would block say `WouldBlock`; a read that brought a part of a TLS
 /// record alone says `Interrupted`.
@@ -38,6 +45,8 @@ pub(super) struct Tls {
     has_ended: bool,
     /// The error of a broken record, to be told once the data before it have been read.
     broken: Option<rustls::Error>,
+    /// Whether session tickets may come before the first data (RFC 8446 §4.6.1).
+    expects_tickets: bool,
     /// Whether rustls holds a part of a record.
     records: Records,
 }
@@ -108,6 +117,7 @@ impl Wire {
             decrypted: 0,
             has_ended: false,
             broken: None,
+            expects_tickets: false,
             records: Records::default(),
         };
         while tls.session.is_handshaking() {
@@ -130,6 +140,7 @@ impl Wire {
                 }
             }
         }
+        tls.expects_tickets = tls.session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         Ok(Self::Tls(Box::new(tls)))
     }
 
@@ -169,7 +180,7 @@ impl Tls {
     fn receive(&mut self) -> io::Result<usize> {
         let mut lower = Followed { wire: &mut self.lower, records: &mut self.records };
         let count = self.session.read_tls(&mut lower)?;
-        match self.session.process_new_packets() {
+        match self.decrypt() {
             Ok(state) => {
                 self.decrypted = state.plaintext_bytes_to_read();
                 self.has_ended = state.peer_has_closed();
@@ -184,6 +195,21 @@ impl Tls {
             }
         }
         Ok(count)
+    }
+}
+
+impl Tls {
+    /// Decrypts what was received. A session ticket takes more stack than all else that a worker does, and the worker would
+    /// keep it for the life of a stream.
+    fn decrypt(&mut self) -> Result<IoState, rustls::Error> {
+        if !self.expects_tickets {
+            return self.session.process_new_packets();
+        }
+        let session = &mut self.session;
+        let decrypt = || session.process_new_packets();
+        let state = thread::on_own_thread("tickets", HANDSHAKE_STACK_BYTES, decrypt)?;
+        self.expects_tickets = state.plaintext_bytes_to_read() == 0;
+        Ok(state)
     }
 }
 

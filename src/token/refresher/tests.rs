@@ -323,8 +323,7 @@ fn what_the_log_tells_is_in_the_status_by_then() {
     log::set_max_level(LevelFilter::Info);
     let folder = tempfile::tempdir().unwrap();
     let theirs = StateFile::new(folder.path(), "p").try_lock().unwrap();
-    let config =
-        AutoRefresh { retry_interval: Duration::from_secs(3_600), ..grant::tests::config() };
+    let config = AutoRefresh { retry_interval: Duration::from_hours(1), ..grant::tests::config() };
     let refused = |_: &TokenRequest| (REFUSED.0, REFUSED.1.as_bytes().to_vec());
     let mut asleep = Asleep::publishing(WATCHED, watch.store.clone(), folder, config, refused);
     asleep.sleeps_or_waits_for_lock_after(0);
