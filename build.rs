@@ -29,11 +29,6 @@ fn main() {
         Ok(()) => println!("cargo::rustc-link-arg-bin=evertoken=-Wl,--script={}", script.display()),
         Err(error) => println!("cargo::warning={}: {error}", script.display()),
     }
-    let library = Path::new(&folder).join("libgcc_s.so");
-    match fs::write(&library, "GROUP(-lgcc_eh -lgcc)\n") {
-        Ok(()) => println!("cargo::rustc-link-arg-bin=evertoken=-L{folder}"),
-        Err(error) => println!("cargo::warning={}: {error}", library.display()),
-    }
 }
 
 /// A script for the linker that adds to its own (ld(1), "INSERT").
@@ -47,7 +42,7 @@ fn layout(names: &str) -> String {
         let _ = writeln!(script, "    *(\".text.{name}\" \".text.unlikely.{name}\")");
     }
     script.push_str("  }\n}\nINSERT BEFORE .text;\n");
-    // What a panic alone reads lies between pages that the start reads.
+    // What a panic alone reads would lie between pages that the start reads.
     script.push_str("SECTIONS { .gcc_except_table : { *(.gcc_except_table .gcc_except_table.*) } }\nINSERT AFTER .eh_frame;\n");
     script
 }

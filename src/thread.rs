@@ -11,6 +11,20 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use crate::platform;
 use crate::shortage::Shortage;
 
+/// Enough stack for a worker: the largest frames of the exchange, and a TLS handshake where no thread is left for it.
+pub(crate) const WORKER_STACK_MIN_BYTES: usize = 128 * 1024;
+/// How much larger the stacks of threads are that come and go in numbers. glibc keeps up to 40 MB of the stacks of ended
+/// threads, each with 16 KB of memory that was used: of larger stacks it keeps fewer. Only addresses are taken, of which
+/// 64 bits have enough; a system that counts them (`vm.overcommit_memory=2`) counts 250 MB for 500 workers.
+const LARGER: usize =
+    if cfg!(all(target_env = "gnu", target_pointer_width = "64")) { 4 } else { 1 };
+/// A worker's stack.
+pub(crate) const WORKER_STACK_BYTES: usize = LARGER * WORKER_STACK_MIN_BYTES;
+/// The stack of a TLS handshake, and of the session tickets that follow it. 128 KB would do. But glibc gives a new thread
+/// the stack of an ended one unless that is more than four times as large as asked for, and a worker would keep what a
+/// handshake left there for the life of a stream.
+pub(crate) const HANDSHAKE_STACK_BYTES: usize = 6 * WORKER_STACK_BYTES;
+
 /// A running thread. Dropping the handle waits for the thread's end, so close its inbox first.
 #[derive(Debug)]
 pub struct Thread(Option<JoinHandle<()>>);

@@ -10,13 +10,6 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbound
 
 use crate::thread;
 
-/// Enough stack for a worker: the largest frames of the exchange, and a TLS handshake where no thread is left for it.
-pub(crate) const WORKER_STACK_MIN_BYTES: usize = 128 * 1024;
-/// A worker's stack. glibc keeps up to 40 MB of the stacks of ended threads, each with 16 KB of memory that was used; of
-/// larger ones that is fewer, and addresses cost nothing where they have 64 bits.
-const WORKER_STACK_BYTES: usize =
-    if cfg!(all(target_env = "gnu", target_pointer_width = "64")) { 4 } else { 1 }
-        * WORKER_STACK_MIN_BYTES;
 /// The longest wait of a worker for its next job, after which it ends.
 pub(crate) const WORKER_IDLE_MAX: Duration = Duration::from_secs(10);
 
@@ -119,7 +112,7 @@ impl Pool {
                 next = pool.next_job(&mut seat);
             }
         };
-        thread::spawn("worker", WORKER_STACK_BYTES, work).map(thread::Thread::detach)
+        thread::spawn("worker", thread::WORKER_STACK_BYTES, work).map(thread::Thread::detach)
     }
 
     /// Gives `job` to the next free worker.

@@ -21,7 +21,7 @@ use crate::upstream::roots::{self, Roots};
 use crate::upstream::socket::Socket;
 use crate::upstream::tunnel::Tunnel;
 use crate::upstream::watch::Watch;
-use crate::upstream::wire::{HANDSHAKE_STACK_BYTES, Wire};
+use crate::upstream::wire::Wire;
 
 mod race;
 mod reach;
@@ -167,7 +167,7 @@ fn shake_hands(
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Fault::Bad("the host is not a valid TLS server name".to_owned()))?;
     // The worker would keep the stack and heap that this takes, for the life of a stream.
-    thread::on_own_thread("handshake", HANDSHAKE_STACK_BYTES, || {
+    thread::on_own_thread("handshake", thread::HANDSHAKE_STACK_BYTES, || {
         Wire::shake_hands(wire, name, config, watch, deadline)
     })
 }

@@ -65,7 +65,7 @@ impl Idle {
     pub(super) fn put(self: &Arc<Self>, wire: Wire) {
         let processor = incoming_processor(wire.socket());
         self.put_at(processor, wire, Stopwatch::start());
-        if !self.is_swept.load(Ordering::Relaxed) {
+        if self.max > 0 && !self.is_swept.load(Ordering::Relaxed) {
             sweeper::begin(self.clone());
         }
     }
@@ -139,9 +139,12 @@ impl Swept for Idle {
         &self.is_swept
     }
 
-    fn sweep(&self, now: Stopwatch) -> bool {
+    fn sweep(&self, now: Stopwatch) {
         self.tidy(self.max, now);
-        self.count() > 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count() == 0
     }
 }
 
@@ -257,11 +260,14 @@ mod tests {
         for (wire, age) in wires.into_iter().zip([0, 1]) {
             idle.put_at(0, wire, since.later(SECOND * age));
         }
-        assert!(idle.sweep(since.later(IDLE_MAX_AGE.saturating_sub(NANOSECOND))));
-        assert_eq!(idle.count(), 2);
-        assert!(idle.sweep(since.later(IDLE_MAX_AGE)));
-        assert_eq!(idle.count(), 1);
-        assert!(!idle.sweep(since.later(IDLE_MAX_AGE + SECOND)));
+        for (after, left) in [
+            (IDLE_MAX_AGE.saturating_sub(NANOSECOND), 2),
+            (IDLE_MAX_AGE, 1),
+            (IDLE_MAX_AGE + SECOND, 0),
+        ] {
+            idle.sweep(since.later(after));
+            assert_eq!((idle.count(), idle.is_empty()), (left, left == 0), "{after:?}");
+        }
     }
 
     #[test]

@@ -15,8 +15,9 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Takes the next bytes.
-    pub(super) fn follow(&mut self, mut bytes: &[u8]) {
+    /// Takes the next bytes; true if a record ends in them.
+    pub(super) fn follow(&mut self, mut bytes: &[u8]) -> bool {
+        let mut ends = false;
         while let [first, rest @ ..] = bytes {
             if self.header_bytes < HEADER_BYTES {
                 if self.header_bytes >= LENGTH_AT {
@@ -31,8 +32,10 @@ impl Records {
             }
             if self.header_bytes == HEADER_BYTES && self.left_bytes == 0 {
                 *self = Self::default();
+                ends = true;
             }
         }
+        ends
     }
 
     /// True if the last record came whole.
@@ -55,14 +58,14 @@ mod tests {
         assert_eq!(bytes.len(), 274);
         for cut in 0..=bytes.len() {
             let mut records = Records::default();
-            records.follow(&bytes[..cut]);
+            assert_eq!(records.follow(&bytes[..cut]), cut >= 263, "cut at {cut}");
             assert_eq!(records.are_whole(), ends.contains(&cut), "cut at {cut}");
-            records.follow(&bytes[cut..]);
+            assert_eq!(records.follow(&bytes[cut..]), cut < 274, "cut at {cut}");
             assert!(records.are_whole(), "cut at {cut}");
         }
         let mut records = Records::default();
         for (index, byte) in bytes.iter().enumerate() {
-            records.follow(&[*byte]);
+            assert_eq!(records.follow(&[*byte]), ends.contains(&(index + 1)), "byte {index}");
             assert_eq!(records.are_whole(), ends.contains(&(index + 1)), "byte {index}");
         }
     }

@@ -18,12 +18,6 @@ use crate::upstream::records::Records;
 use crate::upstream::socket::Socket;
 use crate::upstream::watch::Watch;
 
-/// The stack of a TLS handshake, and of what follows it, of which a tenth would do where glibc is not used. glibc gives a new
-/// thread the stack of an ended one, with the memory that it used, unless that is more than four times as large as asked
-/// for: a worker would keep a handshake's memory for the life of a stream.
-pub(super) const HANDSHAKE_STACK_BYTES: usize =
-    if cfg!(all(target_env = "gnu", target_pointer_width = "64")) { 3072 } else { 512 } * 1024;
-
 /// A connection. Reads and writes that would block say `WouldBlock`; a read that brought a part of a TLS
 /// record alone says `Interrupted`.
 #[derive(Debug)]
@@ -178,9 +172,11 @@ impl Tls {
 
     /// Takes what the socket has; 0 at its end. rustls' errors are inside of the `io::Error`.
     fn receive(&mut self) -> io::Result<usize> {
-        let mut lower = Followed { wire: &mut self.lower, records: &mut self.records };
+        let mut lower =
+            Followed { wire: &mut self.lower, records: &mut self.records, ends_one: false };
         let count = self.session.read_tls(&mut lower)?;
-        match self.decrypt() {
+        let ends_one = lower.ends_one;
+        match self.decrypt(ends_one) {
             Ok(state) => {
                 self.decrypted = state.plaintext_bytes_to_read();
                 self.has_ended = state.peer_has_closed();
@@ -196,18 +192,16 @@ impl Tls {
         }
         Ok(count)
     }
-}
 
-impl Tls {
-    /// Decrypts what was received. A session ticket takes more stack than all else that a worker does, and the worker would
-    /// keep it for the life of a stream.
-    fn decrypt(&mut self) -> Result<IoState, rustls::Error> {
-        if !self.expects_tickets {
+    /// Decrypts what was received, in which a record ends if `ends_one`. A session ticket takes more stack than all else that
+    /// a worker does, and the worker would keep it for the life of a stream.
+    fn decrypt(&mut self, ends_one: bool) -> Result<IoState, rustls::Error> {
+        if !self.expects_tickets || !ends_one {
             return self.session.process_new_packets();
         }
         let session = &mut self.session;
         let decrypt = || session.process_new_packets();
-        let state = thread::on_own_thread("tickets", HANDSHAKE_STACK_BYTES, decrypt)?;
+        let state = thread::on_own_thread("tickets", thread::HANDSHAKE_STACK_BYTES, decrypt)?;
         self.expects_tickets = state.plaintext_bytes_to_read() == 0;
         Ok(state)
     }
@@ -217,12 +211,14 @@ impl Tls {
 struct Followed<'a> {
     wire: &'a mut Wire,
     records: &'a mut Records,
+    /// Whether a record ends in what was read.
+    ends_one: bool,
 }
 
 impl Read for Followed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.wire.read(buffer)?;
-        self.records.follow(&buffer[..count]);
+        self.ends_one |= self.records.follow(&buffer[..count]);
         Ok(count)
     }
 }

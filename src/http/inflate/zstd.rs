@@ -86,7 +86,7 @@ mod tests {
                 assert_eq!(all(file, PLAIN.len() - 1), short, "{name}");
             }
         };
-        crate::thread::on_own_thread("zstd", crate::ingress::pool::WORKER_STACK_MIN_BYTES, read);
+        crate::thread::on_own_thread("zstd", crate::thread::WORKER_STACK_MIN_BYTES, read);
     }
 
     #[test]

@@ -19,8 +19,11 @@ pub(super) trait Swept: Send + Sync {
     /// True while the sweeper looks after them.
     fn is_swept(&self) -> &AtomicBool;
 
-    /// Closes those that are too old; true if one is left.
-    fn sweep(&self, now: Stopwatch) -> bool;
+    /// Closes those that are too old.
+    fn sweep(&self, now: Stopwatch);
+
+    /// True if none is left.
+    fn is_empty(&self) -> bool;
 }
 
 type List = Mutex<Vec<Weak<dyn Swept>>>;
@@ -75,11 +78,18 @@ fn run() {
 
 /// Closes what is too old, and forgets providers without connections; false if none is left.
 fn sweep(swept: &List, now: Stopwatch) -> bool {
-    let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || swept.lock().unwrap_or_else(PoisonError::into_inner);
+    let all: Vec<_> = lock().iter().filter_map(Weak::upgrade).collect();
+    // Closed without the lock.
+    for kept in all {
+        kept.sweep(now);
+    }
+    let mut swept = lock();
     swept.retain(|one| {
         let Some(kept) = one.upgrade() else { return false };
-        let has_some = kept.sweep(now);
-        // Who keeps one at this very moment may see the old value; the next one who does tells again.
+        // Whoever keeps a connection after the look below sees this, and then waits for the lock.
+        kept.is_swept().store(false, Ordering::Relaxed);
+        let has_some = !kept.is_empty();
         kept.is_swept().store(has_some, Ordering::Relaxed);
         has_some
     });
@@ -104,8 +114,12 @@ mod tests {
             &self.is_swept
         }
 
-        fn sweep(&self, _: Stopwatch) -> bool {
-            self.count.fetch_sub(1, Ordering::Relaxed) > 1
+        fn sweep(&self, _: Stopwatch) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+
+        fn is_empty(&self) -> bool {
+            self.count.load(Ordering::Relaxed) == 0
         }
     }
 
