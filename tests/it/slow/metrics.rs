@@ -105,9 +105,22 @@ fn scrape() -> String {
     assert_eq!(ask(get("/v1/messages?fails&key=k")).status, 503);
     assert_eq!(ask(post("/v1/messages?key=k", "{}")).status, 200);
     assert_eq!(ask(post("/-/healthy?key=k", "")).status, 405);
-    let scraped = ask(get("/-/metrics?key=k")).body;
+    let mut scraped = String::new();
+    // A request is counted a moment after its client has the last byte of the answer.
+    eventually("all is counted", || {
+        scraped = ask(get("/-/metrics?key=k")).body;
+        METRICS.iter().all(|(name, ..)| sample(&scraped, name).is_some())
+    });
     drop(proxy);
     scraped
+}
+
+/// The first sample of the metric `name`.
+fn sample<'a>(scraped: &'a str, name: &str) -> Option<&'a str> {
+    scraped.lines().find(|line| {
+        let rest = line.strip_prefix(name).unwrap_or_default();
+        rest.starts_with([' ', '{']) || rest.starts_with("_count")
+    })
 }
 
 #[test]
@@ -117,13 +130,7 @@ fn each_metric_is_there_and_prometheus_takes_them_all() {
     for (name, kind, labels) in METRICS {
         assert!(scraped.contains(&format!("# TYPE {name} {kind}\n")), "{name}: {scraped}");
         assert!(scraped.contains(&format!("# HELP {name} ")), "{name}");
-        let sample = scraped
-            .lines()
-            .find(|line| {
-                let rest = line.strip_prefix(name).unwrap_or_default();
-                rest.starts_with([' ', '{']) || rest.starts_with("_count")
-            })
-            .unwrap_or_else(|| panic!("{name} has no sample: {scraped}"));
+        let sample = sample(&scraped, name).expect("it was waited for");
         for label in labels {
             assert!(sample.contains(&format!("{label}=\"")), "{label}: {sample}");
         }
