@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,8 +33,11 @@ fn eventually<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
 
 fn start(folder: &Path) -> Child {
     let program = folder.join("program");
-    std::fs::write(&program, PROGRAM).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    // Another process writes it: a child that another test has just forked would have a file open that this one writes, and
+    // nobody could run it.
+    let write = "printf %s \"$1\" > \"$0\" && chmod 700 \"$0\"";
+    let mut shell = Command::new("sh");
+    assert!(shell.args(["-c", write]).arg(&program).arg(PROGRAM).status().unwrap().success());
     let mut demo = Command::new(env!("CARGO_BIN_EXE_sandbox"));
     demo.args(["demo", "--port", "0", "--dir", "demo", "--evertoken"]).arg(&program);
     demo.current_dir(folder).stderr(Stdio::null()).spawn().unwrap()

@@ -2,7 +2,6 @@
 //! the login up.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::process::ChildStdin;
 
 use evertoken::testing::{Locking, StateFile};
@@ -349,9 +348,8 @@ fn refusals_reach_the_person_in_words() {
 fn a_browser_is_opened_where_there_is_a_display() {
     let mut place = Place::new(BROWSER);
     let script = place.folder.path().join("xdg-open");
-    std::fs::write(&script, "#!/bin/sh\necho \"$@\" > opened.new && mv opened.new opened\n")
-        .unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = "#!/bin/sh\necho \"$@\" > opened.new && mv opened.new opened\n";
+    crate::support::write_program(&script, text);
     let opened = place.folder.path().join("opened");
     let path = format!("{}:/usr/bin:/bin", place.folder.path().display());
     place.set("PATH", &path);

@@ -11,6 +11,9 @@ pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod world;
 
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The longest wait for anything that must happen before a test fails.
@@ -29,6 +32,22 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Makes `path` a state folder that can be read, and into which nobody, not even root, can write. Where it is
 /// removed, a folder can be made in its place.
-pub(crate) fn unwritable(path: &std::path::Path) {
+pub(crate) fn unwritable(path: &Path) {
     std::os::unix::fs::symlink("/proc/sys", path).expect("there is nothing yet");
+}
+
+/// Writes a program. A process of its own does it: if this one had the file open, a child that another thread has just
+/// forked would have it open too, and until that runs its program nobody could run this one (`ETXTBSY`).
+pub(crate) fn write_program(path: &Path, text: &str) {
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path);
+    let mut shell = shell.stdin(Stdio::piped()).spawn().expect("there is a shell");
+    shell.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("it reads");
+    assert!(shell.wait().expect("it ends").success(), "{}", path.display());
+}
+
+/// Copies a program, in a process of its own for the same reason.
+pub(crate) fn copy_program(from: &str, to: &Path) {
+    let done = Command::new("cp").arg(from).arg(to).status().expect("there is cp");
+    assert!(done.success(), "{}", to.display());
 }

@@ -1,6 +1,5 @@
 //! `token_command` from outside: the token of a real program in requests, and what happens when the program misbehaves.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal};
@@ -16,8 +15,7 @@ fn script(folder: &Path, body: &str) -> String {
     let path = folder.join("get-token");
     let runs = folder.join("runs");
     let text = format!("#!/bin/sh\necho run >> {}\n{body}\n", runs.display());
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    crate::support::write_program(&path, &text);
     path.to_str().unwrap().to_owned()
 }
 

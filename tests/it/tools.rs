@@ -494,8 +494,7 @@ fn a_command_that_can_t_be_run_is_told_from_one_whose_interpreter_is_missing() {
     let issuer = StrictIssuer::start(3600);
     let folder = configured("", &issuer.url());
     let script = folder.path().join("script");
-    fs::write(&script, "#!/no/such/interpreter\n").unwrap();
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    crate::support::write_program(&script, "#!/no/such/interpreter\n");
     for (command, part) in [("./script", "interpreter"), ("", "'' can't be run")] {
         let output = run(folder.path(), &["exec", "--env", "A", "--", command], &VARIABLES);
         assert_eq!(output.status.code(), Some(127));

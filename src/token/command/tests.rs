@@ -170,12 +170,14 @@ fn a_command_that_fails_says_how_and_keeps_its_secrets() {
 
 #[test]
 fn a_program_that_can_not_be_started_says_why() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
+    // Another process writes it: a child that another test has just forked would have a file open that this one writes, and
+    // nobody could run it.
     let script = |name: &str, text: &str| {
         let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        let mut shell = std::process::Command::new("sh");
+        assert!(shell.args(["-c", write]).arg(&path).arg(text).status().unwrap().success());
         path.to_str().unwrap().to_owned()
     };
     let gone = TokenCommand { folder: folder.path().join("gone"), ..command(&["true"], &[]) };

@@ -199,7 +199,7 @@ fn a_state_file_of_another_user_is_not_overwritten_and_no_seed_is_spent() {
     }
     // The binary may lie where nobody can go.
     let binary = folder.path().join("evertoken");
-    std::fs::copy(evertoken(), &binary).unwrap();
+    crate::support::copy_program(evertoken(), &binary);
     let done = Command::new("setpriv")
         .args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"])
         .args([binary.as_os_str(), "refresh".as_ref()])

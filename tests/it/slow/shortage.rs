@@ -89,7 +89,7 @@ fn start_lonely(folder: &Path) -> Binary {
     std::fs::create_dir(folder.join("state")).unwrap();
     chown(folder.join("state"), Some(LONELY), Some(LONELY)).unwrap();
     // The binary may lie where nobody can go.
-    std::fs::copy(env!("CARGO_BIN_EXE_evertoken"), folder.join("evertoken")).unwrap();
+    crate::support::copy_program(env!("CARGO_BIN_EXE_evertoken"), &folder.join("evertoken"));
     let script =
         format!("exec setpriv --reuid={LONELY} --regid={LONELY} --clear-groups ./evertoken run");
     Binary::start_shell(folder, &script, &VARIABLES)
