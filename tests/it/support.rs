@@ -47,6 +47,7 @@ pub(crate) fn write_program(path: &Path, text: &str) {
 }
 
 /// Copies a program, in a process of its own for the same reason.
+#[cfg(feature = "slow-tests")]
 pub(crate) fn copy_program(from: &str, to: &Path) {
     let done = Command::new("cp").arg(from).arg(to).status().expect("there is cp");
     assert!(done.success(), "{}", to.display());
