@@ -42,7 +42,7 @@ fn layout(names: &str) -> String {
         let _ = writeln!(script, "    *(\".text.{name}\" \".text.unlikely.{name}\")");
     }
     script.push_str("  }\n}\nINSERT BEFORE .text;\n");
-    // What a panic alone reads would lie between pages that the start reads.
+    // The tables for panics would lie between pages that the start reads.
     script.push_str("SECTIONS { .gcc_except_table : { *(.gcc_except_table .gcc_except_table.*) } }\nINSERT AFTER .eh_frame;\n");
     script
 }

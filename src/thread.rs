@@ -13,7 +13,7 @@ use crate::shortage::Shortage;
 
 /// Enough stack for a worker: the largest frames of the exchange, and a TLS handshake where no thread is left for it.
 pub(crate) const WORKER_STACK_MIN_BYTES: usize = 128 * 1024;
-/// How much larger the stacks of threads are that come and go in numbers. glibc keeps up to 40 MB of the stacks of ended
+/// The factor for the stacks of workers, which come and go in numbers. glibc keeps up to 40 MB of the stacks of ended
 /// threads, each with 16 KB of memory that was used: of larger stacks it keeps fewer. Only addresses are taken, of which
 /// 64 bits have enough; a system that counts them (`vm.overcommit_memory=2`) counts 250 MB for 500 workers.
 const LARGER: usize =

@@ -39,7 +39,7 @@ pub(super) struct Tls {
     has_ended: bool,
     /// The error of a broken record, to be told once the data before it have been read.
     broken: Option<rustls::Error>,
-    /// Whether session tickets may come before the first data (RFC 8446 §4.6.1).
+    /// True while session tickets may come before the first data (RFC 8446 §4.6.1).
     expects_tickets: bool,
     /// Whether rustls holds a part of a record.
     records: Records,
@@ -193,7 +193,7 @@ impl Tls {
         Ok(count)
     }
 
-    /// Decrypts what was received, in which a record ends if `ends_one`. A session ticket takes more stack than all else that
+    /// Decrypts the received bytes, in which a record ends if `ends_one`. A session ticket takes more stack than all else that
     /// a worker does, and the worker would keep it for the life of a stream.
     fn decrypt(&mut self, ends_one: bool) -> Result<IoState, rustls::Error> {
         if !self.expects_tickets || !ends_one {
@@ -211,7 +211,7 @@ impl Tls {
 struct Followed<'a> {
     wire: &'a mut Wire,
     records: &'a mut Records,
-    /// Whether a record ends in what was read.
+    /// True if a record ends in the bytes that were read.
     ends_one: bool,
 }
 

@@ -284,7 +284,7 @@ fn a_lock_that_another_process_holds_for_10_s_is_said_until_it_is_free() {
 /// The name of the provider whose log lines are watched.
 const WATCHED: &str = "Watched Alone";
 
-/// Notes each log line about [`WATCHED`], with what was published at that moment.
+/// Notes each log line about [`WATCHED`], with the posting at that moment.
 #[derive(Default)]
 struct Watch {
     store: Arc<TokenStore>,
@@ -292,7 +292,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// What was published when the line that contains `words` was logged.
+    /// The posting at the time of the line that contains `words`.
     fn posting_at(&self, words: &str) -> Arc<Posting> {
         let seen = self.seen.lock().unwrap();
         let line = seen.iter().find(|(line, _)| line.contains(words));

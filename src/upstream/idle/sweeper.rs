@@ -19,10 +19,10 @@ pub(super) trait Swept: Send + Sync {
     /// True while the sweeper looks after them.
     fn is_swept(&self) -> &AtomicBool;
 
-    /// Closes those that are too old.
+    /// Closes the connections that are too old.
     fn sweep(&self, now: Stopwatch);
 
-    /// True if none is left.
+    /// True if no connection is left.
     fn is_empty(&self) -> bool;
 }
 
@@ -76,7 +76,7 @@ fn run() {
     }
 }
 
-/// Closes what is too old, and forgets providers without connections; false if none is left.
+/// Closes connections that are too old, and forgets providers without any; false if no provider is left.
 fn sweep(swept: &List, now: Stopwatch) -> bool {
     let lock = || swept.lock().unwrap_or_else(PoisonError::into_inner);
     let all: Vec<_> = lock().iter().filter_map(Weak::upgrade).collect();
