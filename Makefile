@@ -86,7 +86,8 @@ portable: ## the tests with the calls that macOS and FreeBSD have too
 	    --skip has_a_process_and_that_of_tcp
 
 # Those of `make dist` but for x86_64, whose program is that of `make static`; built with little optimization.
-EMULATED := aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf riscv64gc-unknown-linux-musl
+EMULATED := aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf riscv64gc-unknown-linux-musl \
+    mips-unknown-linux-musl mipsel-unknown-linux-musl
 
 # Systems before machines: for these rustup may have no library, and then the tools of the build are built anew.
 target/others/built: $(SOURCES) contrib/dist contrib/zig-tools contrib/build-static contrib/static.ld contrib/static.order contrib/link-others

@@ -1,6 +1,8 @@
 //! Programs as people run them: evertoken with its defaults, and a line for each request in a log; before the bench's own
 //! provider, before nginx, and before one that is far away.
 
+use std::time::Duration;
+
 use crate::mock::Mock;
 use crate::plain::{self, Round};
 use crate::proxies::{Kind, Setting, Subject, start};
@@ -16,6 +18,11 @@ const RATES: [usize; 3] = [1000, 4000, 8000];
 const RATE_CONNECTIONS: usize = 64;
 /// The way to the far provider takes so long in each direction.
 const FAR_MILLISECONDS: u64 = 20;
+/// About the requests a second that those connections come to, which wait for twice that long.
+const FAR_RATE: usize = 1500;
+/// The requests of a round at a known rate, of which the first ones of new connections are less than 1 %: else p99 would be
+/// the time of a connection's start.
+const STEADY_REQUESTS: usize = 10_000;
 
 /// The programs that are compared, in the order of the tables; the log of the one at WARN has no line for a request.
 const COMPARED: [(Kind, bool); 6] = [
@@ -131,7 +138,7 @@ fn constant(
     let mut table = table("requests/s wanted");
     for rate in RATES {
         let all = measure(plan, kinds, mock, setting, |subject| {
-            open_loop::round(subject, rate, RATE_CONNECTIONS, plan.round)
+            open_loop::round(subject, rate, RATE_CONNECTIONS, steady(plan, rate))
         })?;
         rows(&mut table, &rate.to_string(), &all);
         results.target(
@@ -155,7 +162,7 @@ fn distant(
 ) -> Outcome<()> {
     let mut table = table("connections");
     let all = measure(plan, kinds, mock, setting, |subject| {
-        plain::round(subject, RATE_CONNECTIONS, plan.round)
+        plain::round(subject, RATE_CONNECTIONS, steady(plan, FAR_RATE))
     })?;
     rows(&mut table, &RATE_CONNECTIONS.to_string(), &all);
     results.target(
@@ -165,6 +172,12 @@ fn distant(
     );
     results.section(&format!("As shipped: {way}"), &table.markdown());
     Ok(())
+}
+
+/// The length of a round with so many requests a second. Short mode keeps its own.
+fn steady(plan: &Plan, rate: usize) -> Duration {
+    let seconds = STEADY_REQUESTS.div_ceil(rate) as u64;
+    if plan.is_short { plan.round } else { plan.round.max(Duration::from_secs(seconds)) }
 }
 
 /// The rounds of each program, which is started anew for each; another one begins each time.
