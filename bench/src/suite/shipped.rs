@@ -163,14 +163,11 @@ fn distant(
 
 /// The slowest requests take at most as long as nginx's.
 fn tail(of_what: &str, all: &[Measured], results: &mut Results) {
-    let figures: [(&str, fn(&Round) -> f64); 2] =
-        [("p99", |one| one.p99_us), ("p99.9", |one| one.p999_us)];
-    for (name, figure) in figures {
-        results.target(
-            format!("as shipped: {name} {of_what}"),
-            ratio(all, (Kind::Evertoken, true), (Kind::Nginx, true), figure),
-            Bound::AtMost(1.0),
-        );
+    let of_nginx = |figure| ratio(all, (Kind::Evertoken, true), (Kind::Nginx, true), figure);
+    for (name, ratios) in
+        [("p99", of_nginx(|one| one.p99_us)), ("p99.9", of_nginx(|one| one.p999_us))]
+    {
+        results.target(format!("as shipped: {name} {of_what}"), ratios, Bound::AtMost(1.0));
     }
 }
 
