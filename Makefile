@@ -54,7 +54,7 @@ dist: ## static programs for x86_64, aarch64, armv7, riscv64, mips and mipsel, t
 	CARGO="$(CARGO)" contrib/dist
 	CARGO="$(CARGO)" contrib/packages
 
-dist-check: ## all of `make dist` twice, of the last commit and in other folders, and compared
+dist-check: ## all of `make dist` twice, of the last commit and in other folders, and compared (AGAINST=FOLDER has the first)
 	CARGO="$(CARGO)" contrib/reproduce
 
 # One build serves `make test` and `make hostile`. Most tests wait for a peer and not for the processor, hence

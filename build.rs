@@ -1,6 +1,6 @@
 //! Puts the functions of the usual program that run before all others.
 //!
-//! The kernel maps 64 KB around each page that is used, and the functions that run are a sixth of the program, spread over
+//! The kernel maps 64 KB around each page that is used, and the functions that run are half of the program, spread over
 //! all of it: together they take 3 MB less. contrib/build-static does the same for the static program. `make order` writes
 //! the names.
 #![expect(clippy::disallowed_methods, reason = "cargo says in variables what it builds")]

@@ -14,7 +14,7 @@ mod delay;
 mod folder;
 mod http;
 mod mock;
-mod open_loop;
+mod oha;
 mod path;
 mod plain;
 mod plot;
@@ -36,7 +36,7 @@ const HELP: &str = "\
 bench [--short] [--with litellm,portkey] [--only SECTION,…] [--write]
     measures everything; --short fewer rounds; --write puts the tables into
     docs/performance.md and the plots beside it. Sections: shipped, plain, tls, websockets, streams,
-    bodies, idle, curves, size
+    bodies, idle, burst, curves, size
 bench check [--record]
     counts the instructions of the hot path and compares them with bench/instructions.txt
 bench mock | bench path CASE REQUESTS | bench relay AT PROVIDER plain|tls | bench delay AT PROVIDER MILLISECONDS

@@ -11,11 +11,14 @@ use crate::mock::Mock;
 use crate::process::{Running, output};
 use crate::proxies::{Kind, Setting, start};
 use crate::report::Figures;
+use crate::streams::{self, Shape};
 use crate::time::{now, sleep};
 use crate::{Outcome, Plan, folder};
 
 /// The time for which an idle process is watched.
 const IDLE: Duration = Duration::from_mins(1);
+/// From the end of a burst until its memory is measured again.
+const AFTER_BURST: Duration = Duration::from_secs(66);
 /// The number of timed starts.
 const STARTS: usize = 21;
 
@@ -38,6 +41,35 @@ fn forget(program: &Path) -> Outcome<()> {
     let file = File::open(program)?;
     file.sync_all()?;
     Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+}
+
+/// The memory of an evertoken around a burst of streams over TLS to the provider, in KiB.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Burst {
+    /// After one stream.
+    pub(crate) before: f64,
+    /// While all are open.
+    pub(crate) during: f64,
+    /// When the workers have ended and the kept connections are closed.
+    pub(crate) after: f64,
+}
+
+/// Has an evertoken pass on one stream, and then so many at once.
+pub(crate) fn burst(kind: Kind, streams: usize, mock: &Mock) -> Outcome<Burst> {
+    forget(&kind.program()?)?;
+    let subject = start(kind, mock, Setting { with_tls: true, ..Setting::default() })?;
+    let running = subject.running.as_ref().ok_or("it runs")?;
+    let mut shape = Shape { streams: 1, events: 15, gap_ms: 200 };
+    streams::run(subject.address, shape, || {})?;
+    let before = running.usage().rss_kib;
+    shape.streams = streams;
+    let mut during = 0.0;
+    let delays = streams::run(subject.address, shape, || during = running.usage().rss_kib)?;
+    if delays.intact != streams {
+        return Err(format!("{} of {streams} streams are intact", delays.intact).into());
+    }
+    sleep(AFTER_BURST);
+    Ok(Burst { before, during, after: running.usage().rss_kib })
 }
 
 /// Watches an idle evertoken.

@@ -88,6 +88,9 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
     if plan.wants("idle") {
         rest::rest(plan, &Mock::start()?, &mut results)?;
     }
+    if plan.wants("burst") {
+        rest::burst(&Mock::start()?, &mut results)?;
+    }
     if plan.wants("size") && !plan.is_short {
         rest::sizes(&mut results)?;
     }

@@ -8,7 +8,7 @@ use crate::plain::{self, Round};
 use crate::proxies::{Kind, Setting, Subject, start};
 use crate::report::{Bound, Figures, Table};
 use crate::suite::Results;
-use crate::{Outcome, Plan, open_loop, providers};
+use crate::{Outcome, Plan, oha, providers};
 
 /// The connections of clients that ask again as soon as they have an answer.
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
@@ -23,6 +23,8 @@ const FAR_RATE: usize = 1500;
 /// The requests of a round at a known rate, of which the first ones of new connections are less than 1 %: else p99 would be
 /// the time of a connection's start.
 const STEADY_REQUESTS: usize = 10_000;
+/// The time for which the slowest requests are looked for.
+const TAIL: Duration = Duration::from_secs(3);
 
 /// The programs that are compared, in the order of the tables; the log of the one at WARN has no line for a request.
 const COMPARED: [(Kind, bool); 6] = [
@@ -87,7 +89,12 @@ fn closed(
     let mut table = table("connections");
     for connections in CONNECTIONS {
         let all = measure(plan, kinds, mock, setting, |subject| {
-            plain::round(subject, connections, plan.round)
+            let round = plain::round(subject, connections, plan.round)?;
+            // wrk counts each slow request several times, for those that would have come in its time, and its first ones are slow.
+            let slow =
+                oha::in_turn(subject, connections, if plan.is_short { plan.round } else { TAIL })?;
+            let errors = round.errors + slow.errors;
+            Ok(Round { p99_us: slow.p99_us, p999_us: slow.p999_us, errors, ..round })
         })?;
         rows(&mut table, &connections.to_string(), &all);
         let least = if connections == 256 { 0.9 } else { 0.95 };
@@ -123,7 +130,7 @@ fn closed(
     Ok(())
 }
 
-/// Requests at constant rates.
+/// Requests at constant rates, after a moment for the program to start and to connect.
 fn constant(
     plan: &Plan,
     kinds: &[Kind],
@@ -133,7 +140,8 @@ fn constant(
     let mut table = table("requests/s wanted");
     for rate in RATES {
         let all = measure(plan, kinds, mock, setting, |subject| {
-            open_loop::round(subject, rate, RATE_CONNECTIONS, steady(plan, rate))
+            oha::in_turn(subject, RATE_CONNECTIONS, plan.round)?;
+            oha::at_rate(subject, rate, RATE_CONNECTIONS, steady(plan, rate))
         })?;
         rows(&mut table, &rate.to_string(), &all);
         tail(&format!("at a constant rate of {rate}/s, of nginx's; {way}"), &all, results);
@@ -144,7 +152,7 @@ fn constant(
     Ok(())
 }
 
-/// A provider that is far away.
+/// A provider that is far away, after the same moment.
 fn distant(
     plan: &Plan,
     kinds: &[Kind],
@@ -153,7 +161,8 @@ fn distant(
 ) -> Outcome<()> {
     let mut table = table("connections");
     let all = measure(plan, kinds, mock, setting, |subject| {
-        plain::round(subject, RATE_CONNECTIONS, steady(plan, FAR_RATE))
+        oha::in_turn(subject, RATE_CONNECTIONS, plan.round)?;
+        oha::in_turn(subject, RATE_CONNECTIONS, steady(plan, FAR_RATE))
     })?;
     rows(&mut table, &RATE_CONNECTIONS.to_string(), &all);
     tail(&format!("at {RATE_CONNECTIONS} connections, of nginx's; {way}"), &all, results);

@@ -45,7 +45,7 @@ const METRICS: [(&str, &str, &[&str]); 30] = [
     ("evertoken_config_last_reload_success_timestamp_seconds", "gauge", &[]),
 ];
 
-/// Runs it in the root of the project, where `.ci/run` puts it unless it is installed.
+/// Runs it in the root of the project, where `tests/install/promtool` puts it, unless it is installed.
 fn promtool(arguments: &[&str], input: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let own = root.join("target/promtool/promtool");

@@ -1,5 +1,6 @@
-//! Requests at a constant rate, by oha, whether or not the earlier ones have their answers. The time of a request counts from
-//! when it was due, so a wait of the server shows in the requests that came behind it.
+//! The time that requests take, by oha: one after another on each connection, or at a constant rate, whether or not the earlier
+//! ones have their answers. Then the time of a request counts from when it was due, so a wait of the server shows in the
+//! requests that came behind it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,18 +15,28 @@ use crate::{Outcome, folder, say};
 const VERSION: &str = "1.16.0";
 
 /// Loads `subject` with so many requests a second over `connections`, for `time`.
-pub(crate) fn round(
+pub(crate) fn at_rate(
     subject: &Subject,
     rate: usize,
     connections: usize,
     time: Duration,
 ) -> Outcome<Round> {
+    load(subject, &["--latency-correction", "-q", &rate.to_string()], connections, time)
+}
+
+/// Loads `subject` over `connections`, each of which asks again when it has its answer, for `time`.
+pub(crate) fn in_turn(subject: &Subject, connections: usize, time: Duration) -> Outcome<Round> {
+    load(subject, &[], connections, time)
+}
+
+fn load(subject: &Subject, options: &[&str], connections: usize, time: Duration) -> Outcome<Round> {
     let before = subject.running.as_ref().map(Running::usage);
     let said = output(
         Command::new(program()?)
-            .args(["--no-tui", "--output-format", "json", "--latency-correction"])
+            .args(["--no-tui", "--output-format", "json"])
+            .args(options)
             .args(["-z", &format!("{}s", time.as_secs().max(1))])
-            .args(["-q", &rate.to_string(), "-c", &connections.to_string()])
+            .args(["-c", &connections.to_string()])
             .args(["-m", "POST", "-T", "application/json", "-d"])
             .arg("x".repeat(BODY_BYTES))
             .arg(format!("http://{}/json", subject.address)),
