@@ -33,8 +33,8 @@ mod websockets;
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const HELP: &str = "\
-bench [--short] [--with litellm,portkey] [--only SECTION,…] [--write]
-    measures everything; --short fewer rounds; --write puts the tables into
+bench [--short] [--rounds N] [--with litellm,portkey] [--only SECTION,…] [--write]
+    measures everything; --short fewer rounds, of a second each; --write puts the tables into
     docs/performance.md and the plots beside it. Sections: shipped, plain, tls, websockets, streams,
     bodies, idle, burst, curves, size
 bench check [--record]
@@ -107,6 +107,10 @@ fn plan(options: &[&str]) -> Outcome<Plan> {
                 plan.is_short = true;
                 plan.rounds = 3;
                 plan.round = Duration::from_secs(1);
+            }
+            "--rounds" => {
+                let rounds = options.next().ok_or("--rounds needs a number")?;
+                plan.rounds = rounds.parse()?;
             }
             "--write" => plan.writes = true,
             "--with" => plan.gateways = options.next().map(|text| list(text)).unwrap_or_default(),
