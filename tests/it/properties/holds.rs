@@ -212,6 +212,10 @@ pub(crate) fn response_head(bytes: &[u8]) {
         let coded = parsed.head.headers.contains("transfer-encoding");
         let sized = parsed.head.headers.contains("content-length");
         match length {
+            // Another protocol follows, up to the end of the connection.
+            AnswerLength::Absent if parsed.head.status == 101 && method != "HEAD" => {
+                assert_eq!(wire, Framing::UntilClose);
+            }
             AnswerLength::Absent => assert_eq!(wire, Framing::Done),
             AnswerLength::Sized(bytes) => {
                 assert!(sized && !coded && wire == Framing::sized(bytes));
