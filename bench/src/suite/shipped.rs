@@ -91,8 +91,7 @@ fn closed(
         let all = measure(plan, kinds, mock, setting, |subject| {
             let round = plain::round(subject, connections, plan.round)?;
             // wrk counts each slow request several times, for those that would have come in its time, and its first ones are slow.
-            let slow =
-                oha::in_turn(subject, connections, if plan.is_short { plan.round } else { TAIL })?;
+            let slow = oha::in_turn(subject, connections, long(plan, TAIL))?;
             let errors = round.errors + slow.errors;
             Ok(Round { p99_us: slow.p99_us, p999_us: slow.p999_us, errors, ..round })
         })?;
@@ -180,10 +179,14 @@ fn tail(of_what: &str, all: &[Measured], results: &mut Results) {
     }
 }
 
-/// The length of a round with so many requests a second. Short mode keeps its own.
+/// The length of a round with so many requests a second.
 fn steady(plan: &Plan, rate: usize) -> Duration {
-    let seconds = STEADY_REQUESTS.div_ceil(rate) as u64;
-    if plan.is_short { plan.round } else { plan.round.max(Duration::from_secs(seconds)) }
+    long(plan, Duration::from_secs(STEADY_REQUESTS.div_ceil(rate) as u64))
+}
+
+/// The length of a round that takes `time` at least, but in short mode.
+fn long(plan: &Plan, time: Duration) -> Duration {
+    if plan.is_short { plan.round } else { plan.round.max(time) }
 }
 
 /// The rounds of each program, which is started anew for each; another one begins each time.
