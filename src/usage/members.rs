@@ -112,8 +112,8 @@ pub(super) struct Members {
     model: Option<(i32, Name)>,
     /// An event of this type wraps the answer, as a member outside the answer says.
     is_wrapper: bool,
-    /// The value of the first key has not begun.
-    is_at_first: bool,
+    /// The value of the first key has not begun, or is null.
+    pub(super) is_at_first: bool,
     /// The value of the first key is null, so the search goes on as if the key were not there.
     pub(super) is_null: bool,
 }

@@ -123,39 +123,48 @@ impl Scan {
         let mut rest = piece;
         loop {
             if let Some(members) = &mut self.members {
-                let Some(used) = members.feed(rest) else { return };
-                rest = &rest[used..];
-                if members.is_null {
+                let used = members.feed(rest);
+                let (is_null, is_before_value) = (members.is_null, members.is_at_first);
+                let read = used.unwrap_or(rest.len());
+                // A key without a value belongs to the text that is searched on.
+                if is_before_value {
+                    self.keep(&rest[..read]);
+                }
+                if used.is_none() {
+                    return;
+                }
+                rest = &rest[read..];
+                if is_null {
                     self.members = None;
                 } else {
                     self.end_text();
                 }
             }
-            let Some((start, end)) = self.find_key(rest) else {
+            let Some(end) = self.find_key(rest) else {
                 if !is_last {
                     self.keep_cut(rest);
                 }
                 return;
             };
-            self.keep(&rest[..start]);
+            self.keep(&rest[..end]);
             self.members = Some(Box::new(Members::after_key(self.form)));
             rest = &rest[end..];
         }
     }
 
-    /// The start and the end of the next key in `bytes`, unless its value is null. The start is 0 if it began before.
-    fn find_key(&self, bytes: &[u8]) -> Option<(usize, usize)> {
+    /// The end of the next key in `bytes`, unless its value is null. It may have begun before them.
+    fn find_key(&self, bytes: &[u8]) -> Option<usize> {
         let last = self.tail().last().copied();
         if last.is_some()
             && let Some(end) = self.find_cut_key(bytes)
         {
-            return Some((0, end));
+            return Some(end);
         }
         let mut from = 0;
         loop {
-            let (start, end) = key_in(bytes, from, last)?;
+            let (_, end) = key_in(bytes, from, last)?;
             if !is_null(&bytes[end..]) {
-                return Some((start, end));
+                return Some(end);
             }
             from = end;
         }
@@ -294,10 +303,17 @@ fn key_in(bytes: &[u8], mut from: usize, before: Option<u8>) -> Option<(usize, u
     }
 }
 
-/// True if `bytes` begin with a colon and null, as in each chunk before the last of Chat Completions.
+/// True if `bytes` begin with a colon and null, as in each chunk before the last of Chat Completions. [`Members`] says
+/// the same, and more, if they come in pieces.
 fn is_null(bytes: &[u8]) -> bool {
-    let value = bytes.trim_ascii_start().strip_prefix(b":");
-    value.is_some_and(|value| value.trim_ascii_start().starts_with(b"null"))
+    let value = after_blanks(bytes).strip_prefix(b":");
+    value.is_some_and(|value| after_blanks(value).starts_with(b"null"))
+}
+
+/// What follows blanks within a line.
+fn after_blanks(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
+    &bytes[start.unwrap_or(bytes.len())..]
 }
 
 fn starts_with_list(head: &[u8]) -> bool {

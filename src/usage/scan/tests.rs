@@ -139,6 +139,13 @@ const CASES: &[Case] = &[
         Some("m"),
     ),
     ("null", Form::Json, r#"{"model":"m","usage":null}"#, None, Some("m")),
+    (
+        "no null, but begun like it",
+        Form::Events,
+        "data: {\"usage\":ne\":{\"prompt_tokens\":9}}\n\n",
+        None,
+        None,
+    ),
     ("none", Form::Json, r#"{"model":"m"}"#, None, Some("m")),
     ("only deeper", Form::Json, r#"{"a":{"usage":{"input_tokens":3}}}"#, None, None),
     ("in a list", Form::Json, r#"{"data":[{"usage":{"input_tokens":3}}]}"#, None, None),
@@ -315,7 +322,7 @@ fn a_number_of_tokens_up_to_the_largest_one_counts() {
 proptest::proptest! {
     #[test]
     fn the_same_is_found_however_an_answer_is_cut_and_nothing_panics(
-        body in r#"(\{|\}|\[|\]|"|\\|:|,| |\n|\r|data:|event: message_start|"usage"|"model"|"usageMetadata"|"input_tokens"|12|x|null){0,60}"#,
+        body in r#"(\{|\}|\[|\]|"|\\|:|,| |\n|\r|data:|event: message_start|"usage"|"model"|"usageMetadata"|"input_tokens"|"us|age"|12|x|n|null){0,60}"#,
         cuts in proptest::collection::vec(1_usize..9, 0..60),
         is_json: bool,
     ) {
