@@ -243,7 +243,11 @@ fn own_pages() {
     let metrics = proxy.ask(get("/-/metrics"));
     assert!(metrics.field("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
     // An answer is counted, and its connection closed, at a moment after its last byte.
-    let shows = |line: &str| proxy.ask(get("/-/metrics")).body.contains(line);
+    let mut asks = Client::connect(proxy.address);
+    let mut shows = |line: &str| {
+        asks.send("GET /-/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        asks.answer().body.contains(line)
+    };
     crate::support::eventually("the request is counted", || {
         shows("evertoken_requests_total{code=\"200\",provider=\"P\"} 1\n")
     });
