@@ -185,7 +185,8 @@ impl Scan {
             if start < before.len() && end > before.len() {
                 return Some(end - before.len());
             }
-            from = end;
+            // Not from its end: the backslash of an escaped key may be out of sight.
+            from = start + KEY_START.len();
         }
     }
 

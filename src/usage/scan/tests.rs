@@ -146,6 +146,13 @@ const CASES: &[Case] = &[
         None,
         None,
     ),
+    (
+        "a key that begins with the last quote of an escaped one",
+        Form::Json,
+        r#"{\"usageMetadata"usage":{"input_tokens":3}}"#,
+        Some([3, 0, 0, 0]),
+        None,
+    ),
     ("none", Form::Json, r#"{"model":"m"}"#, None, Some("m")),
     ("only deeper", Form::Json, r#"{"a":{"usage":{"input_tokens":3}}}"#, None, None),
     ("in a list", Form::Json, r#"{"data":[{"usage":{"input_tokens":3}}]}"#, None, None),
