@@ -113,7 +113,9 @@ pub(super) struct Members {
     /// An event of this type wraps the answer, as a member outside the answer says.
     is_wrapper: bool,
     /// The value of the first key has not begun, or is null.
-    pub(super) is_at_first: bool,
+    is_at_first: bool,
+    /// The number of bytes of the last piece up to the value of the first key.
+    pub(super) before_value: usize,
     /// The value of the first key is null, so the search goes on as if the key were not there.
     pub(super) is_null: bool,
 }
@@ -146,6 +148,7 @@ impl Members {
             model: None,
             is_wrapper: false,
             is_at_first: true,
+            before_value: 0,
             is_null: false,
         }
     }
@@ -154,6 +157,7 @@ impl Members {
     /// the first value.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
+        self.before_value = 0;
         while let Some(&byte) = bytes.get(at) {
             if self.line != Line::Data {
                 if self.label(byte) {
@@ -165,6 +169,9 @@ impl Members {
             } else {
                 self.outside(byte);
                 at += 1;
+            }
+            if self.is_at_first {
+                self.before_value = at;
                 if self.is_null {
                     return Some(at);
                 }

@@ -124,16 +124,11 @@ impl Scan {
         loop {
             if let Some(members) = &mut self.members {
                 let used = members.feed(rest);
-                let (is_null, is_before_value) = (members.is_null, members.is_at_first);
-                let read = used.unwrap_or(rest.len());
-                // A key without a value belongs to the text that is searched on.
-                if is_before_value {
-                    self.keep(&rest[..read]);
-                }
-                if used.is_none() {
-                    return;
-                }
-                rest = &rest[read..];
+                let (is_null, before_value) = (members.is_null, members.before_value);
+                // Up to its value, a key belongs to the text that is searched on after a null.
+                self.keep(&rest[..before_value]);
+                let Some(used) = used else { return };
+                rest = &rest[used..];
                 if is_null {
                     self.members = None;
                 } else {

@@ -346,5 +346,28 @@ proptest::proptest! {
         scan.see(rest, false);
         let found = scan.finish(true);
         proptest::prop_assert_eq!(found.tokens, whole.tokens);
+        // One without tokens is looked for in the first piece too.
+        if whole.tokens.is_some() {
+            proptest::prop_assert_eq!(found.model, whole.model);
+        }
+    }
+}
+
+#[test]
+fn a_model_far_before_the_numbers_is_found_wherever_the_answer_is_cut() {
+    // The model's key begins as far before the end of the other one as bytes are kept, or a byte further.
+    for (more, is_known) in [(0, true), (1, false)] {
+        let start = format!("{{\"a\":\"{}\",", "a".repeat(HEAD_BYTES));
+        let model = "\"model\":\"m\",";
+        let end = "\"usage\":";
+        let between = TAIL_BYTES + more - model.len() - end.len();
+        let between = format!("\"b\":\"{}\",", "b".repeat(between - 7));
+        let body = format!("{start}{model}{between}{end}{{\"input_tokens\":3}}}}");
+        for cut in 0..body.len() {
+            let (first, rest) = body.as_bytes().split_at(cut);
+            let found = seen(Form::Json, [first, rest].into_iter());
+            assert!(found.tokens.is_some());
+            assert_eq!(found.model.is_some(), is_known, "{cut}");
+        }
     }
 }
