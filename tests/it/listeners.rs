@@ -43,12 +43,22 @@ fn ask_unix(path: &Path, request: &str) -> usize {
     came.len()
 }
 
+/// Reads a head that begins with the line `status`: its length.
+fn head_bytes(client: &mut Client, status: &str) -> usize {
+    assert_eq!(client.line().as_deref(), Some(status));
+    let mut length = status.len() + 4;
+    while let Some(field) = client.line().filter(|field| !field.is_empty()) {
+        length += field.len() + 2;
+    }
+    length
+}
+
 #[test]
 fn each_listener_has_its_own_connections_and_bytes() {
     let peer = Peer::answering(|asked| answer(200, &asked.body.len().to_string()));
     let (builder, path) = listening(&peer, "");
     let proxy = builder.start();
-    let sent = ask_unix(&path, CLOSING) + ask_unix(&path, CLOSING);
+    let mut sent = ask_unix(&path, CLOSING) + ask_unix(&path, CLOSING);
     let expected = json!({
         "address": format!("unix:{}", path.display()),
         "configured": format!("unix:{}", path.display()),
@@ -78,12 +88,15 @@ fn each_listener_has_its_own_connections_and_bytes() {
     let request = CLOSING.replace("close", "keep-alive");
     for turn in 1..=2 {
         kept.send(&request);
-        assert_eq!(kept.answer().body, "3");
+        sent += head_bytes(&mut kept, "HTTP/1.1 200 OK") + kept.bytes(1).len();
         let received = 2 * CLOSING.len() + turn * request.len();
         let counts = &listeners(&proxy)[1]["connections"];
         assert_eq!((&counts["open"], &counts["received_bytes"]), (&json!(1), &json!(received)));
     }
     // A reload keeps the counts.
+    eventually("both answers are counted", || {
+        listeners(&proxy)[1]["connections"]["sent_bytes"] == sent
+    });
     let before = listeners(&proxy)[1].clone();
     let other = TestProxy::builder().provider("Q", "openai", &peer.url(), "auth_value: other");
     assert_eq!(proxy.reload(&other).status, 200);
@@ -123,14 +136,9 @@ fn a_websocket_and_a_refused_connection_count_too() {
     let proxy = builder.start();
     let mut client = Client::connect_unix(&path);
     client.send(handshake("/to/p/", ""));
-    let status = client.line().expect("an answer");
-    assert_eq!(status, "HTTP/1.1 101 Switching Protocols");
-    let mut sent = status.len() + 2;
-    while let Some(field) = client.line().filter(|field| !field.is_empty()) {
-        sent += field.len() + 2;
-    }
+    let mut sent = head_bytes(&mut client, "HTTP/1.1 101 Switching Protocols");
     client.send(masked(100_000));
-    sent += 2 + client.bytes(50_000).len();
+    sent += client.bytes(50_000).len();
     let of_unix = || listeners(&proxy)[1]["connections"].clone();
     let received = handshake("/to/p/", "").len() + masked(100_000).len();
     eventually("all bytes are counted", || {
