@@ -1,12 +1,14 @@
-//! Finds the process that listens on a port, as far as `/proc` shows it, or on a unix socket.
+//! Finds the process that listens on a port or on a unix socket, as far as the system shows it, and names processes.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::peer;
+use crate::platform::PROCESSES;
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
@@ -29,9 +31,12 @@ impl fmt::Display for Process {
     }
 }
 
+/// True if the system shows who listens where, as far as this user may see it.
+pub(crate) const CAN_FIND: bool = PROCESSES.is_some();
+
 /// The process that listens on `port`, on any address; None if the system does not show it.
 pub(crate) fn find(port: u16) -> Option<Process> {
-    find_below(Path::new("/proc"), port)
+    find_below(Path::new(PROCESSES?), port)
 }
 
 /// The process that listens at the other end of a connection over a unix socket; None if the system does not show it.
@@ -71,13 +76,28 @@ fn parent_below(proc: &Path, process: u32) -> Option<u32> {
 
 /// The process's name for itself; None if there is no such process, or it is not visible.
 pub(crate) fn name_of(process: u32) -> Option<String> {
-    name_below(Path::new("/proc"), process)
+    match PROCESSES {
+        Some(proc) => name_below(Path::new(proc), process),
+        None => name_by_ps(process),
+    }
 }
 
 fn name_below(proc: &Path, process: u32) -> Option<String> {
-    let name = fs::read_to_string(proc.join(format!("{process}/comm"))).ok()?;
+    fs::read_to_string(proc.join(format!("{process}/comm"))).ok().map(|name| shown(&name))
+}
+
+/// What `ps` says, which each Unix has. On macOS that is the path of the program.
+fn name_by_ps(process: u32) -> Option<String> {
+    let mut command = Command::new("ps");
+    command.args(["-o", "comm=", "-p"]).arg(process.to_string()).stderr(Stdio::null());
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    Some(shown(said.trim().rsplit('/').next()?))
+}
+
+fn shown(name: &str) -> String {
     let plain = name.trim().chars().filter(|character| !character.is_control());
-    Some(plain.take(NAME_MAX_CHARS).collect())
+    plain.take(NAME_MAX_CHARS).collect()
 }
 
 /// The links of descriptors to the listening sockets on this port.
@@ -117,6 +137,18 @@ mod tests {
             drop(listener);
             assert_eq!(find(port), None);
         }
+    }
+
+    #[test]
+    fn ps_names_a_process_as_the_system_does() {
+        // A machine without ps shows nothing.
+        if Command::new("ps").output().is_err() {
+            return;
+        }
+        let id = std::process::id();
+        assert_eq!(name_by_ps(id), name_of(id));
+        assert_eq!(name_by_ps(0), None);
+        assert_eq!(shown("a\u{7}\n"), "a");
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Ends a command that refreshes when a signal says so: at once, or after a refresh whose answer must not be lost.
 
-use std::fs;
-
 use log::warn;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -9,6 +7,7 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::commands::common::SIGNAL_STACK_BYTES;
 use crate::logger;
+use crate::platform;
 use crate::thread;
 use crate::token::command;
 use crate::token::uninterrupted;
@@ -20,7 +19,7 @@ const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 /// its own, which a terminal's Ctrl-C does not reach), and it waits until the answer to a refresh under way is stored. A
 /// second signal ends this process at once. Signals that are ignored (`nohup`) stay so.
 pub(super) fn end_on_signals() {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = platform::told_of_processes("self/status").unwrap_or_default();
     let ignored = ignored(&status);
     let obeyed = ENDING.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
     let started = Signals::new(obeyed)

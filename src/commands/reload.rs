@@ -33,6 +33,9 @@ enum NoOutcome {
         "settings.port is 0, so the running evertoken can't be found; name its process with --pid"
     )]
     PortUnknown,
+    /// The system does not show who listens where.
+    #[error("This system does not tell who listens on {0}; name evertoken's process with --pid")]
+    Untold(Place),
     /// No visible process listens there.
     #[error(
         "No visible evertoken listens on {0}; if it runs as another user, or {key} has changed, name its process with \
@@ -171,6 +174,7 @@ fn ours(process: u32) -> Result<u32, NoOutcome> {
 fn find(config: &Config) -> Result<u32, NoOutcome> {
     let places = config.settings.listen.iter().filter_map(Place::of);
     let found = places.map(|place| match place.owner() {
+        None if !listener_owner::CAN_FIND => Err(NoOutcome::Untold(place)),
         Some(process) if process.name == "evertoken" => Ok(process.id),
         Some(process) => Err(NoOutcome::OtherListens(place, process)),
         None => Err(NoOutcome::NobodyListens(place)),

@@ -212,6 +212,9 @@ pub(crate) fn limit_unacknowledged(socket: &Socket, limit: Option<Duration>) -> 
     socket.set_tcp_user_timeout(limit)
 }
 
+/// The files about processes (proc(5)); None where there are none.
+pub(crate) const PROCESSES: Option<&str> = Some("/proc");
+
 /// The process at the other end of `socket` (`SO_PEERCRED`, unix(7)); None if it is no unix socket, or the system does
 /// not show the process, such as that of another container.
 pub(crate) fn peer_process(socket: impl AsFd) -> Option<PeerProcess> {

@@ -76,6 +76,9 @@ pub(crate) fn limit_unacknowledged(_socket: &Socket, _limit: Option<Duration>) -
     Ok(())
 }
 
+/// The files about processes: there are none.
+pub(crate) const PROCESSES: Option<&str> = None;
+
 /// The process at the other end of a unix socket: not told.
 pub(crate) fn peer_process(_socket: impl AsFd) -> Option<PeerProcess> {
     None

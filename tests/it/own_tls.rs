@@ -581,7 +581,8 @@ fn status_and_reload_reach_an_evertoken_that_speaks_tls() {
     assert!(told.contains("another certificate than the one in settings.tls"), "{told}");
     assert!(!told.contains("is it running?") && !told.contains("can't be reached"), "{told}");
     write_config(folder.path(), port, "null");
-    let reload = run(folder.path(), &["reload"], &KEY);
+    let id = running.id().to_string();
+    let reload = run(folder.path(), &["reload", "--pid", &id], &KEY);
     let (out, err) = (text(&reload.stdout), text(&reload.stderr));
     assert!(err.contains("settings.tls takes effect at the next start"), "{out}{err}");
 }

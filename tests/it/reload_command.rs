@@ -193,6 +193,24 @@ fn who_is_not_there_is_told_no_signal() {
     );
 }
 
+/// macOS and FreeBSD: it said that nobody listened.
+#[cfg(feature = "portable")]
+#[test]
+fn where_the_system_does_not_tell_who_listens_the_process_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let listens = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listens.local_addr().unwrap().port();
+    configure(folder.path(), "", &["One"]);
+    let file = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replace("port: 0", &format!("port: {port}"))).unwrap();
+    let output = run(folder.path(), &["reload"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    let words = format!("does not tell who listens on port {port}; name evertoken's process with");
+    assert!(told.contains(&words), "{told}");
+}
+
 #[test]
 fn the_one_that_listens_where_the_configuration_says_is_found() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,8 +14,6 @@ use crate::token::state_file::write::remove_if_there;
 
 /// The mode of the lock file.
 const LOCK_MODE: u32 = 0o600;
-/// Linux's list of all locks; other systems have none.
-const ALL_LOCKS: &str = "/proc/locks";
 
 /// The lock of a refresh, so that two processes never refresh one provider at once. Released when it and its copies are
 /// dropped, or by the system when the process ends.
@@ -105,8 +103,8 @@ fn open(path: &Path) -> io::Result<File> {
 fn holder(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     let device = platform::device_numbers(metadata.dev());
-    let id = holder_in(&fs::read_to_string(ALL_LOCKS).ok()?, device, metadata.ino())?;
-    let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    let id = holder_in(&platform::told_of_processes("locks")?, device, metadata.ino())?;
+    let name = platform::told_of_processes(&format!("{id}/comm")).unwrap_or_default();
     Some(match name.trim_end() {
         "" => format!("process {id}"),
         name => format!("process {id} ({name})"),

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use crate::platform;
+
 /// True if something is mounted on `path` itself.
 pub(super) fn is_mount_point(path: &Path) -> bool {
     let Ok(path) = fs::canonicalize(path) else { return false };
-    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| lists(&table, &path))
+    platform::told_of_processes("self/mountinfo").is_some_and(|table| lists(&table, &path))
 }
 
 /// True if `table`, in the form of `/proc/self/mountinfo`, has `path` as a mount point.
