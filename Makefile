@@ -138,9 +138,9 @@ small: static ## memory, speed and flash writes with 64 MB and a tenth of a core
 	tests/install/small_machine.py target/static/evertoken target/release/sandbox
 
 small-router: ## the same in qemu-system-arm, with the program for armv7 (needs rustup, python3, qemu-system-arm, cpio, openssl)
-	CARGO="$(CARGO)" contrib/dist armv7-unknown-linux-musleabihf
+	CARGO="$(CARGO)" DIST_FOLDER=target/small-router contrib/dist armv7-unknown-linux-musleabihf
 	$(CARGO) build --release --locked --package sandbox --bins
-	tests/install/small_router.py target/dist/evertoken-*-armv7-unknown-linux-musleabihf target/release/sandbox
+	tests/install/small_router.py target/small-router/evertoken-*-armv7-unknown-linux-musleabihf target/release/sandbox
 
 # Each step of it calls a target of this file; ROUNDS is 200 unless it is given.
 release-check: ROUNDS = 200
