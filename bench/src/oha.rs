@@ -11,20 +11,22 @@ use crate::process::{Running, output};
 use crate::proxies::Subject;
 use crate::{Outcome, folder, say};
 
+/// The first moment of a load, whose requests do not count: connections are made, and the program starts.
+const START: Duration = Duration::from_secs(1);
 /// The release of oha that is installed if there is none.
 const VERSION: &str = "1.16.0";
 
-/// Loads `subject` with so many requests a second over `connections`, for `time`.
+/// Loads `subject` with so many requests a second over `connections`, for `time` after the start.
 pub(crate) fn at_rate(
     subject: &Subject,
-    rate: usize,
+    rate: u32,
     connections: usize,
     time: Duration,
 ) -> Outcome<Round> {
     load(subject, &["--latency-correction", "-q", &rate.to_string()], connections, time)
 }
 
-/// Loads `subject` over `connections`, each of which asks again when it has its answer, for `time`.
+/// Loads `subject` over `connections`, each of which asks again when it has its answer, for `time` after the start.
 pub(crate) fn in_turn(subject: &Subject, connections: usize, time: Duration) -> Outcome<Round> {
     load(subject, &[], connections, time)
 }
@@ -33,18 +35,19 @@ fn load(subject: &Subject, options: &[&str], connections: usize, time: Duration)
     let before = subject.running.as_ref().map(Running::usage);
     let said = output(
         Command::new(program()?)
-            .args(["--no-tui", "--output-format", "json"])
+            .args(["--no-tui", "--output-format", "csv"])
             .args(options)
-            .args(["-z", &format!("{}s", time.as_secs().max(1))])
+            .args(["-z", &format!("{}s", (START + time).as_secs())])
             .args(["-c", &connections.to_string()])
             .args(["-m", "POST", "-T", "application/json", "-d"])
             .arg("x".repeat(BODY_BYTES))
             .arg(format!("http://{}/json", subject.address)),
     )?;
-    let mut round = read(&said).ok_or_else(|| format!("oha said:\n{said}"))?;
+    let mut round = read(&said).ok_or_else(|| format!("oha said:\n{said:.2000}"))?;
     if let (Some(before), Some(running)) = (before, &subject.running) {
-        let requests = (round.per_second * time.as_secs_f64()).max(1.0);
-        round.cpu_us = (running.usage().cpu_s - before.cpu_s) * 1e6 / requests;
+        // One line has the names.
+        round.cpu_us =
+            (running.usage().cpu_s - before.cpu_s) * 1e6 / count(said.lines().skip(1).count());
     }
     Ok(round)
 }
@@ -67,26 +70,43 @@ fn program() -> Outcome<PathBuf> {
     Ok(path)
 }
 
-/// The figures in its JSON, with times in seconds.
+/// The figures of the requests that began after the start, from a line for each that has an answer.
 fn read(said: &str) -> Option<Round> {
-    // The name of a part, and then of a figure in it.
-    let number = |part: &str, name: &str| -> Option<f64> {
-        let (_, rest) = said.split_once(&format!("\"{part}\":"))?;
-        let (_, rest) = rest.split_once(&format!("\"{name}\":"))?;
-        rest.trim_start().split([',', '}', '\n']).next()?.trim().parse().ok()
-    };
-    let (_, statuses) = said.split_once("\"statusCodeDistribution\":")?;
-    let (statuses, _) = statuses.split_once('{')?.1.split_once('}')?;
-    let others = statuses.split(',').filter(|one| !one.contains("\"200\""));
-    let errors = others.filter_map(|one| one.split(':').nth(1)?.trim().parse::<f64>().ok()).sum();
+    let mut lines = said.lines();
+    let head: Vec<&str> = lines.next()?.split(',').collect();
+    let place = |name| head.iter().position(|one| *one == name);
+    let (begins, lasts) = (place("request-start")?, place("request-duration")?);
+    let status = place("status")?;
+    let mut failed = 0;
+    let mut newest_s: f64 = 0.0;
+    let mut times_us = Vec::new();
+    for row in lines {
+        let fields: Vec<&str> = row.split(',').collect();
+        let number = |at: usize| fields.get(at)?.parse::<f64>().ok();
+        let began_s = number(begins)?;
+        if fields.get(status) != Some(&"200") {
+            failed += 1;
+        }
+        if began_s >= START.as_secs_f64() {
+            times_us.push(number(lasts)? * 1e6);
+            newest_s = newest_s.max(began_s);
+        }
+    }
+    times_us.sort_by(f64::total_cmp);
+    let slowest =
+        |one_of: usize| times_us.get(times_us.len() - times_us.len().div_ceil(one_of)).copied();
     Some(Round {
-        per_second: number("summary", "requestsPerSec")?,
-        p50_us: number("latencyPercentiles", "p50")? * 1e6,
-        p99_us: number("latencyPercentiles", "p99")? * 1e6,
-        p999_us: number("latencyPercentiles", "p99.9")? * 1e6,
-        errors,
+        per_second: count(times_us.len()) / (newest_s - START.as_secs_f64()),
+        p50_us: slowest(2)?,
+        p99_us: slowest(100)?,
+        p999_us: slowest(1000)?,
+        errors: count(failed),
         ..Round::default()
     })
+}
+
+fn count(number: usize) -> f64 {
+    u32::try_from(number).map_or(f64::INFINITY, f64::from)
 }
 
 #[cfg(test)]
@@ -95,14 +115,21 @@ mod tests {
 
     #[test]
     fn what_oha_says_is_read() {
-        let said = "{\"summary\": {\"successRate\": 1.0, \"requestsPerSec\": 998.5},\n\
-                    \"metrics\": {\"latency_ms\": {\"p50\": 0.1, \"p99\": 2}},\n\
-                    \"latencyPercentiles\": {\"p50\": 0.0001, \"p99\": 0.002, \"p99.9\": 0.003},\n\
-                    \"statusCodeDistribution\": {\"200\": 998, \"502\": 3}}";
-        let round = read(said).unwrap();
+        let head = "request-start,DNS,DNS+dialup,Response-delay,request-duration,bytes,status\n";
+        let line = |began: f64, lasted: f64, status| {
+            format!("{began},0,0,{lasted},{lasted},1024,{status}\n")
+        };
+        let mut said = head.to_owned();
+        // A new connection's first request, which is slow, and one that is answered with an error.
+        said.push_str(&line(0.5, 0.9, 200));
+        said.push_str(&line(0.9, 0.1, 502));
+        for number in 1_u32..=1000 {
+            said.push_str(&line(1.0 + f64::from(number) / 500.0, f64::from(number) / 1e6, 200));
+        }
+        let round = read(&said).unwrap();
         let figures = [round.per_second, round.p50_us, round.p99_us, round.p999_us, round.errors];
-        let expected = [998.5, 100.0, 2000.0, 3000.0, 3.0];
+        let expected = [500.0, 501.0, 991.0, 1000.0, 1.0];
         assert!(figures.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{figures:?}");
-        assert!(read("{}").is_none());
+        assert!(read("{}").is_none() && read(head).is_none());
     }
 }

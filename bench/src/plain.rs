@@ -87,8 +87,11 @@ fn read(said: &str) -> Option<Round> {
         let line = said.lines().map(str::trim).find_map(|line| line.strip_prefix(what))?;
         line.split_whitespace().next()
     };
-    let errors =
-        said.lines().map(str::trim).find_map(|line| line.strip_prefix("Non-2xx or 3xx responses:"));
+    let statuses = after("Non-2xx or 3xx responses:").and_then(|text| text.parse().ok());
+    // `Socket errors: connect 0, read 3, write 0, timeout 0`
+    let sockets = said.lines().find_map(|line| line.trim().strip_prefix("Socket errors:"));
+    let sockets =
+        sockets.unwrap_or_default().split([' ', ',']).filter_map(|word| word.parse::<f64>().ok());
     Some(Round {
         per_second: after("Requests/sec:")?.parse().ok()?,
         p50_us: micros(after("50%")?)?,
@@ -96,7 +99,7 @@ fn read(said: &str) -> Option<Round> {
         p999_us: micros(after("p99.9:")?)?,
         cpu_us: 0.0,
         user_us: 0.0,
-        errors: errors.and_then(|text| text.trim().parse().ok()).unwrap_or(0.0),
+        errors: statuses.unwrap_or(0.0) + sockets.sum::<f64>(),
     })
 }
 
@@ -122,6 +125,9 @@ mod tests {
     fn what_wrk_says_is_read() {
         let said = "  Latency Distribution\n     50%  123.00us\n     99%    1.50ms\n  7 requests in 1s\n  Non-2xx or 3xx responses: 3\nRequests/sec:   4242.50\np99.9: 2500.5us\n";
         let round = read(said).unwrap();
+        let broken =
+            said.replace("  Non", "  Socket errors: connect 1, read 2, write 0, timeout 4\n  Non");
+        assert!((read(&broken).unwrap().errors - 10.0).abs() < 1e-6);
         let figures = [round.per_second, round.p50_us, round.p99_us, round.p999_us, round.errors];
         assert!(
             figures

@@ -167,7 +167,11 @@ pub(crate) fn start(kind: Kind, mock: &Mock, setting: Setting<'_>) -> Outcome<Su
     let arguments: Vec<&str> = match kind {
         Kind::Relay if with_tls => vec!["relay", &at, &tls, "tls"],
         Kind::Relay => vec!["relay", &at, &plain, "plain"],
-        Kind::Evertoken | Kind::Static => vec!["run", "--config", &file_name],
+        Kind::Evertoken | Kind::Static => {
+            // As the unit and the scripts of contrib set it.
+            command.env("MALLOC_ARENA_MAX", "2");
+            vec!["run", "--config", &file_name]
+        }
         Kind::Nginx => vec!["-c", &file_name],
         Kind::Haproxy => vec!["-f", &file_name],
         Kind::Envoy => {

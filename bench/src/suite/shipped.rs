@@ -13,16 +13,15 @@ use crate::{Outcome, Plan, oha, providers};
 /// The connections of clients that ask again as soon as they have an answer.
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
 /// Requests a second at a constant rate.
-const RATES: [usize; 3] = [1000, 4000, 8000];
+const RATES: [u32; 3] = [1000, 4000, 8000];
 /// The connections over which those come, and those of the far provider.
 const RATE_CONNECTIONS: usize = 64;
 /// The way to the far provider takes so long in each direction.
 const FAR_MILLISECONDS: u64 = 20;
 /// About the requests a second that those connections come to, which wait for twice that long.
-const FAR_RATE: usize = 1500;
-/// The requests of a round at a known rate, of which the first ones of new connections are less than 1 %: else p99 would be
-/// the time of a connection's start.
-const STEADY_REQUESTS: usize = 10_000;
+const FAR_RATE: u32 = 1500;
+/// The requests of a round at a known rate, of which ten are slower than p99.9.
+const STEADY_REQUESTS: u32 = 10_000;
 /// The time for which the slowest requests are looked for.
 const TAIL: Duration = Duration::from_secs(3);
 
@@ -129,7 +128,7 @@ fn closed(
     Ok(())
 }
 
-/// Requests at constant rates, after a moment for the program to start and to connect.
+/// Requests at constant rates.
 fn constant(
     plan: &Plan,
     kinds: &[Kind],
@@ -139,8 +138,15 @@ fn constant(
     let mut table = table("requests/s wanted");
     for rate in RATES {
         let all = measure(plan, kinds, mock, setting, |subject| {
-            oha::in_turn(subject, RATE_CONNECTIONS, plan.round)?;
-            oha::at_rate(subject, rate, RATE_CONNECTIONS, steady(plan, rate))
+            let round = oha::at_rate(subject, rate, RATE_CONNECTIONS, steady(plan, rate))?;
+            if round.per_second < 0.98 * f64::from(rate) {
+                return Err(format!(
+                    "{rate}/s were wanted, and {} were answered",
+                    round.per_second
+                )
+                .into());
+            }
+            Ok(round)
         })?;
         rows(&mut table, &rate.to_string(), &all);
         tail(&format!("at a constant rate of {rate}/s, of nginx's; {way}"), &all, results);
@@ -151,7 +157,7 @@ fn constant(
     Ok(())
 }
 
-/// A provider that is far away, after the same moment.
+/// A provider that is far away.
 fn distant(
     plan: &Plan,
     kinds: &[Kind],
@@ -160,7 +166,6 @@ fn distant(
 ) -> Outcome<()> {
     let mut table = table("connections");
     let all = measure(plan, kinds, mock, setting, |subject| {
-        oha::in_turn(subject, RATE_CONNECTIONS, plan.round)?;
         oha::in_turn(subject, RATE_CONNECTIONS, steady(plan, FAR_RATE))
     })?;
     rows(&mut table, &RATE_CONNECTIONS.to_string(), &all);
@@ -180,8 +185,8 @@ fn tail(of_what: &str, all: &[Measured], results: &mut Results) {
 }
 
 /// The length of a round with so many requests a second.
-fn steady(plan: &Plan, rate: usize) -> Duration {
-    long(plan, Duration::from_secs(STEADY_REQUESTS.div_ceil(rate) as u64))
+fn steady(plan: &Plan, rate: u32) -> Duration {
+    long(plan, Duration::from_secs(STEADY_REQUESTS.div_ceil(rate).into()))
 }
 
 /// The length of a round that takes `time` at least, but in short mode.
