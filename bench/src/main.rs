@@ -118,6 +118,9 @@ fn plan(options: &[&str]) -> Outcome<Plan> {
             other => return Err(format!("unknown option {other}\n{HELP}").into()),
         }
     }
+    if plan.writes && !plan.only.is_empty() {
+        return Err("--write takes all sections: it replaces all tables of the page".into());
+    }
     Ok(plan)
 }
 
