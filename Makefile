@@ -49,7 +49,7 @@ target/manual: target/release/manual
 static: target/static/evertoken ## a program that needs no library of the system, in target/static
 	@ls -l $<
 
-dist: ## static programs for x86_64, aarch64, armv7, riscv64, mips and mipsel, their packages, images and sums, in target/dist (needs rustup, python3, rpm)
+dist: ## static programs for x86_64, aarch64, armv7, riscv64, mips and mipsel, their packages, images and sums, in target/dist (needs rustup, a C compiler, python3, dpkg, rpm)
 	CARGO="$(CARGO)" contrib/packages needs
 	CARGO="$(CARGO)" contrib/dist
 	CARGO="$(CARGO)" contrib/packages

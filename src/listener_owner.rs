@@ -5,10 +5,9 @@ use std::fmt;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use crate::peer;
-use crate::platform::PROCESSES;
+use crate::platform::{self, PROCESSES};
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
@@ -76,23 +75,11 @@ fn parent_below(proc: &Path, process: u32) -> Option<u32> {
 
 /// The process's name for itself; None if there is no such process, or it is not visible.
 pub(crate) fn name_of(process: u32) -> Option<String> {
-    match PROCESSES {
-        Some(proc) => name_below(Path::new(proc), process),
-        None => name_by_ps(process),
-    }
+    platform::process_name(process).map(|name| shown(&name)).filter(|name| !name.is_empty())
 }
 
 fn name_below(proc: &Path, process: u32) -> Option<String> {
     fs::read_to_string(proc.join(format!("{process}/comm"))).ok().map(|name| shown(&name))
-}
-
-/// What `ps` says, which each Unix has. On macOS that is the path of the program.
-fn name_by_ps(process: u32) -> Option<String> {
-    let mut command = Command::new("ps");
-    command.args(["-o", "comm=", "-p"]).arg(process.to_string()).stderr(Stdio::null());
-    let output = command.output().ok().filter(|output| output.status.success())?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    Some(shown(said.trim().rsplit('/').next()?))
 }
 
 fn shown(name: &str) -> String {
@@ -140,14 +127,16 @@ mod tests {
     }
 
     #[test]
-    fn ps_names_a_process_as_the_system_does() {
-        // A machine without ps shows nothing.
-        if Command::new("ps").output().is_err() {
-            return;
+    fn a_process_is_named_as_it_calls_itself() {
+        // Where the system has to be asked by ps, and there is none that answers, nobody has a name.
+        let own = std::process::id();
+        let ps =
+            std::process::Command::new("ps").args(["-o", "comm=", "-p", &own.to_string()]).output();
+        if PROCESSES.is_some() || ps.is_ok_and(|output| output.status.success()) {
+            let name = fs::read_to_string("/proc/self/comm").unwrap();
+            assert_eq!(name_of(own).unwrap(), name.trim());
         }
-        let id = std::process::id();
-        assert_eq!(name_by_ps(id), name_of(id));
-        assert_eq!(name_by_ps(0), None);
+        assert_eq!(name_of(i32::MAX.unsigned_abs()), None);
         assert_eq!(shown("a\u{7}\n"), "a");
     }
 

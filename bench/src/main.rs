@@ -35,7 +35,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const HELP: &str = "\
 bench [--short] [--rounds N] [--with litellm,portkey] [--only SECTION,…] [--write]
     measures everything; --short fewer rounds, of a second each; --write puts the tables into
-    docs/performance.md and the plots beside it. Sections: shipped, plain, tls, websockets, streams,
+    docs/performance.md and the plots beside it, of all sections. They are: shipped, plain, tls, websockets, streams,
     bodies, idle, burst, curves, size
 bench check [--record]
     counts the instructions of the hot path and compares them with bench/instructions.txt

@@ -35,7 +35,8 @@ fn load(subject: &Subject, options: &[&str], connections: usize, time: Duration)
     let before = subject.running.as_ref().map(Running::usage);
     let said = output(
         Command::new(program()?)
-            .args(["--no-tui", "--output-format", "csv"])
+            // Requests that are under way at the end are waited for: they may be the slowest.
+            .args(["--no-tui", "--output-format", "csv", "-w"])
             .args(options)
             .args(["-z", &format!("{}s", (START + time).as_secs())])
             .args(["-c", &connections.to_string()])
@@ -43,7 +44,8 @@ fn load(subject: &Subject, options: &[&str], connections: usize, time: Duration)
             .arg("x".repeat(BODY_BYTES))
             .arg(format!("http://{}/json", subject.address)),
     )?;
-    let mut round = read(&said).ok_or_else(|| format!("oha said:\n{said:.2000}"))?;
+    let mut round =
+        read(&said, connections, time).ok_or_else(|| format!("oha said:\n{said:.2000}"))?;
     if let (Some(before), Some(running)) = (before, &subject.running) {
         // One line has the names.
         round.cpu_us =
@@ -70,15 +72,16 @@ fn program() -> Outcome<PathBuf> {
     Ok(path)
 }
 
-/// The figures of the requests that began after the start, from a line for each that has an answer.
-fn read(said: &str) -> Option<Round> {
+/// The figures of the requests that began in `time` after the start, from a line for each that has an answer. One without
+/// an answer has no line, but another connection takes the place of its own.
+fn read(said: &str, connections: usize, time: Duration) -> Option<Round> {
     let mut lines = said.lines();
     let head: Vec<&str> = lines.next()?.split(',').collect();
     let place = |name| head.iter().position(|one| *one == name);
     let (begins, lasts) = (place("request-start")?, place("request-duration")?);
-    let status = place("status")?;
-    let mut failed = 0;
-    let mut newest_s: f64 = 0.0;
+    let (status, connects) = (place("status")?, place("DNS+dialup")?);
+    let (mut failed, mut connected) = (0_usize, 0_usize);
+    let counted = START.as_secs_f64()..(START + time).as_secs_f64();
     let mut times_us = Vec::new();
     for row in lines {
         let fields: Vec<&str> = row.split(',').collect();
@@ -87,20 +90,22 @@ fn read(said: &str) -> Option<Round> {
         if fields.get(status) != Some(&"200") {
             failed += 1;
         }
-        if began_s >= START.as_secs_f64() {
+        if number(connects)? > 0.0 {
+            connected += 1;
+        }
+        if counted.contains(&began_s) {
             times_us.push(number(lasts)? * 1e6);
-            newest_s = newest_s.max(began_s);
         }
     }
     times_us.sort_by(f64::total_cmp);
     let slowest =
         |one_of: usize| times_us.get(times_us.len() - times_us.len().div_ceil(one_of)).copied();
     Some(Round {
-        per_second: count(times_us.len()) / (newest_s - START.as_secs_f64()),
+        per_second: count(times_us.len()) / time.as_secs_f64(),
         p50_us: slowest(2)?,
         p99_us: slowest(100)?,
         p999_us: slowest(1000)?,
-        errors: count(failed),
+        errors: count(failed + connected.saturating_sub(connections)),
         ..Round::default()
     })
 }
@@ -113,23 +118,38 @@ fn count(number: usize) -> f64 {
 mod tests {
     use super::*;
 
+    const HEAD: &str =
+        "request-start,DNS,DNS+dialup,Response-delay,request-duration,bytes,status\n";
+    const TIME: Duration = Duration::from_secs(2);
+
+    fn line(began_s: f64, connecting_s: f64, lasted_s: f64, status: u16) -> String {
+        format!("{began_s},0,{connecting_s},{lasted_s},{lasted_s},1024,{status}\n")
+    }
+
+    fn assert_figures(said: &str, expected: [f64; 5]) {
+        let round = read(said, 1, TIME).unwrap();
+        let figures = [round.per_second, round.p50_us, round.p99_us, round.p999_us, round.errors];
+        assert!(figures.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{figures:?}");
+    }
+
     #[test]
     fn what_oha_says_is_read() {
-        let head = "request-start,DNS,DNS+dialup,Response-delay,request-duration,bytes,status\n";
-        let line = |began: f64, lasted: f64, status| {
-            format!("{began},0,0,{lasted},{lasted},1024,{status}\n")
-        };
-        let mut said = head.to_owned();
-        // A new connection's first request, which is slow, and one that is answered with an error.
-        said.push_str(&line(0.5, 0.9, 200));
-        said.push_str(&line(0.9, 0.1, 502));
+        // The first request of a connection, which is slow, one that is answered with an error, and one after the time.
+        let mut said = [HEAD, &line(0.5, 0.3, 0.9, 200), &line(0.9, 0.0, 0.1, 502)].concat();
         for number in 1_u32..=1000 {
-            said.push_str(&line(1.0 + f64::from(number) / 500.0, f64::from(number) / 1e6, 200));
+            let began_s = 1.0 + f64::from(number - 1) / 500.0;
+            said.push_str(&line(began_s, 0.0, f64::from(number) / 1e6, 200));
         }
-        let round = read(&said).unwrap();
-        let figures = [round.per_second, round.p50_us, round.p99_us, round.p999_us, round.errors];
-        let expected = [500.0, 501.0, 991.0, 1000.0, 1.0];
-        assert!(figures.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{figures:?}");
-        assert!(read("{}").is_none() && read(head).is_none());
+        said.push_str(&line(3.0, 0.0, 5.0, 200));
+        assert_figures(&said, [500.0, 501.0, 991.0, 1000.0, 1.0]);
+        assert!(read("{}", 1, TIME).is_none() && read(HEAD, 1, TIME).is_none());
+    }
+
+    #[test]
+    fn a_program_that_breaks_off_or_ends_early_looks_no_better_for_it() {
+        let once = [HEAD, &line(0.1, 0.01, 0.001, 200), &line(1.5, 0.0, 0.001, 200)].concat();
+        assert_figures(&once, [0.5, 1000.0, 1000.0, 1000.0, 0.0]);
+        let again = [&*once, &line(1.6, 0.01, 0.001, 200)].concat();
+        assert_figures(&again, [1.0, 1000.0, 1000.0, 1000.0, 1.0]);
     }
 }

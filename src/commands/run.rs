@@ -111,10 +111,13 @@ fn port_advice(port: u16, own: Option<&ListenAddress>, cause: io::ErrorKind) -> 
         io::ErrorKind::AddrInUse => {
             let owner = match (listener_owner::find(port), own) {
                 (Some(owner), _) => format!("the port is in use by {owner}"),
-                (None, Some(own)) => {
+                (None, Some(own)) if listener_owner::CAN_FIND => {
                     return format!(
                         "; settings.listen has {own} too, which is the same: leave one of them out"
                     );
+                }
+                (None, Some(own)) => {
+                    format!("another process has the port, unless it is that of {own}")
                 }
                 (None, None) => "another process has the port".to_owned(),
             };

@@ -21,6 +21,7 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
+use crate::platform::told_of_processes;
 use crate::platform::values::{Interest, PeerProcess, Readiness};
 
 /// The flags of a write that never waits, and of which no signal comes.
@@ -214,6 +215,11 @@ pub(crate) fn limit_unacknowledged(socket: &Socket, limit: Option<Duration>) -> 
 
 /// The files about processes (proc(5)); None where there are none.
 pub(crate) const PROCESSES: Option<&str> = Some("/proc");
+
+/// The process's name for itself; None if there is no such process, or it is not visible.
+pub(crate) fn process_name(process: u32) -> Option<String> {
+    told_of_processes(&format!("{process}/comm"))
+}
 
 /// The process at the other end of `socket` (`SO_PEERCRED`, unix(7)); None if it is no unix socket, or the system does
 /// not show the process, such as that of another container.

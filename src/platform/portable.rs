@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::SendFlags;
@@ -78,6 +79,16 @@ pub(crate) fn limit_unacknowledged(_socket: &Socket, _limit: Option<Duration>) -
 
 /// The files about processes: there are none.
 pub(crate) const PROCESSES: Option<&str> = None;
+
+/// The process's name by `ps`, which each Unix has; None if there is no such process. On macOS `ps` says the path of the
+/// program.
+pub(crate) fn process_name(process: u32) -> Option<String> {
+    let mut command = Command::new("ps");
+    command.args(["-o", "comm=", "-p"]).arg(process.to_string()).stderr(Stdio::null());
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    said.trim().rsplit('/').next().map(str::to_owned)
+}
 
 /// The process at the other end of a unix socket: not told.
 pub(crate) fn peer_process(_socket: impl AsFd) -> Option<PeerProcess> {

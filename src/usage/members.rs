@@ -112,11 +112,11 @@ pub(super) struct Members {
     model: Option<(i32, Name)>,
     /// An event of this type wraps the answer, as a member outside the answer says.
     is_wrapper: bool,
-    /// The value of the first key has not begun, or is null.
+    /// The value of the first key has not begun, or begins like null.
     is_at_first: bool,
     /// The number of bytes of the last piece up to the value of the first key.
     pub(super) before_value: usize,
-    /// The value of the first key is null, so the search goes on as if the key were not there.
+    /// The value of the first key begins like null, so the search goes on as if the key were not there.
     pub(super) is_null: bool,
 }
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pathlib
+import re
 import sys
 import tarfile
 
@@ -56,17 +57,20 @@ def check_image(path, programs):
 
 def main():
     folder = pathlib.Path(sys.argv[1])
+    version = re.search('^version = "(.*)"$', pathlib.Path("Cargo.toml").read_text(), re.MULTILINE)[1]
+    # As packagers write a version before a release.
+    packed = version.replace("-", "~", 1)
     programs = {}
-    for path in folder.glob("evertoken-*-linux-*.cdx.json"):
-        _, version, machine, _ = path.name.split("-", 3)
+    for path in folder.glob(f"evertoken-{version}-*-linux-*.cdx.json"):
+        machine = path.name.removeprefix(f"evertoken-{version}-").partition("-")[0]
         programs[machine] = folder / path.name.removesuffix(".cdx.json")
         check_libraries(path, version)
     assert programs.keys() == PACKAGED.keys(), programs.keys()
     packages = [f"evertoken-{version}-{name}.oci.tar" for name in ("all", *IN_AN_IMAGE.values())]
     for machine, names in PACKAGED.items():
-        packages.append(f"evertoken_{version}_openwrt_{machine}.ipk")
+        packages.append(f"evertoken_{packed}_openwrt_{machine.removesuffix('gc')}.ipk")
         if names:
-            packages += [f"evertoken_{version}_{names[0]}.deb", f"evertoken-{version}-1.{names[1]}.rpm"]
+            packages += [f"evertoken_{packed}_{names[0]}.deb", f"evertoken-{packed}-1.{names[1]}.rpm"]
     missing = {name for name in packages if not (folder / name).is_file()}
     assert not missing, missing
     check_image(folder / packages[0], programs)

@@ -239,7 +239,8 @@ fn a_stderr_that_nobody_reads_holds_up_no_request_and_no_stop() {
     let said = read_until(&mut stderr, "log lines were dropped");
     let number = said.split("[WARN] ").nth(1).and_then(|rest| rest.split(' ').next());
     let number: u64 = number.and_then(|number| number.parse().ok()).unwrap();
-    assert!(number >= before, "{before}: {said}");
+    // Pages have no line.
+    assert!((before..=100).contains(&number), "{before}: {said}");
     eventually("the metric has what the line says", || dropped() == number);
     assert!(said.ends_with(" log lines were dropped, since stderr took no more\n"), "{said}");
     for _ in 0..100 {
