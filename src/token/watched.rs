@@ -13,6 +13,7 @@ use crate::clock::{Due, Moment, Timestamp};
 use crate::config::secret_file::text_of;
 use crate::config::{FileFormat, WatchedFile};
 use crate::regular_file;
+use crate::regular_file::stamp::{Seen, Stamp};
 use crate::secret::Secret;
 use crate::token::places;
 use crate::token::store::{Generation, PostingKey, TokenStore};
@@ -20,12 +21,10 @@ use crate::token::store::{Generation, PostingKey, TokenStore};
 mod content;
 mod fault;
 mod mount;
-mod stamp;
 
 use content::Content;
 use fault::{FileFault, Why, detached};
 pub(crate) use fault::{Unavailable, WATCHED_FILE_MAX_BYTES};
-use stamp::{Seen, Stamp};
 
 /// The time for which the last credential serves after its file is gone or unreadable.
 pub(crate) const GONE_FILE_GRACE_MS: u64 = 60_000;

@@ -11,17 +11,17 @@ const TIMES_SETTLE_MS: i64 = 2_000;
 
 /// One state of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
-    pub(super) links: u64,
+    pub(crate) links: u64,
     length: u64,
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
 impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -40,16 +40,16 @@ impl Stamp {
 
 /// The state of a file that was read.
 #[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) stamp: Stamp,
-    pub(super) first_at: Timestamp,
-    pub(super) read_at: Timestamp,
+pub(crate) struct Seen {
+    pub(crate) stamp: Stamp,
+    pub(crate) first_at: Timestamp,
+    pub(crate) read_at: Timestamp,
 }
 
 impl Seen {
     /// True if an unchanged look means an unchanged file: the file was seen so long after its times that a later write
     /// would have other times.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let since = |earlier: Timestamp| self.read_at.millis_since(earlier);
         since(self.first_at) >= TIMES_SETTLE_MS && since(self.stamp.written_at()) >= TIMES_SETTLE_MS
     }
