@@ -145,7 +145,7 @@ small-router: ## the same in qemu-system-arm, with the program for armv7 (needs 
 # Each step of it calls a target of this file; ROUNDS is 200 unless it is given.
 release-check: ROUNDS = 200
 release-check: ## what RELEASING.md asks of a machine, about a night (SHORT=1 to try it; FROM=STEP, ONLY=STEP, KEEP_GOING=1)
-	@SOAK_SECONDS=$(if $(SHORT),20,$(SECONDS)) ROUNDS=$(if $(SHORT),1,$(ROUNDS)) REPEATS=$(if $(SHORT),1,$(REPEATS)) \
+	@SOAK_SECONDS=$(if $(SHORT),75,$(SECONDS)) ROUNDS=$(if $(SHORT),1,$(ROUNDS)) REPEATS=$(if $(SHORT),1,$(REPEATS)) \
 	    FUZZ_SECONDS=$(if $(SHORT),5,$(FUZZ_SECONDS)) FROM="$(FROM)" ONLY="$(ONLY)" KEEP_GOING="$(KEEP_GOING)" BASE="$(BASE)" \
 	    $(if $(TREE),TREE="$(TREE)") contrib/release-check
 
