@@ -1,5 +1,6 @@
 //! The certificate that clients see: read at the start, and again when its files change.
 
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +15,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{TlsPaths, secret_file};
+use crate::regular_file::stamp::{Seen, Stamp};
 use crate::secret::Secret;
 use crate::signing::{Certificate, CertificateName, SigningKey};
 use crate::tls::trust;
@@ -43,6 +45,8 @@ pub(crate) struct CertificateNow {
 #[derive(Debug)]
 struct CertificateState {
     shown: Arc<Shown>,
+    /// The states of certificate and key that have what is shown.
+    seen: Option<[Seen; 2]>,
     /// The problem of the files as they are now, which the log has already.
     renewal_problem: Option<String>,
     reminders: Reminders,
@@ -70,15 +74,26 @@ impl OwnCertificate {
         Ok(Self { paths, ticketer, state: Mutex::new(state) })
     }
 
-    /// Reads the files again. While they can't be used, such as in the middle of their replacement, or clients would
-    /// refuse what they hold, the last good certificate is shown.
+    /// Reads the files again if they may have changed. While they can't be used, such as in the middle of their
+    /// replacement, or clients would refuse what they hold, the last good certificate is shown.
     pub(crate) fn look(&self, clock: &Clock) {
         // The files are read without the lock: a disk may not answer.
-        let before = self.state().shown.hash.clone();
+        let stamps = self.stamps();
+        let before = {
+            let (mut state, now) = (self.state(), clock.wall());
+            if stamps.is_some_and(|stamps| state.has_seen(stamps)) {
+                return state.remind(&self.paths.certificate, now);
+            }
+            state.shown.hash.clone()
+        };
         let made = make(&self.paths, &self.ticketer, Some(&before));
         let (mut state, now) = (self.state(), clock.wall());
+        let seen = state.seen.take();
         match made {
-            Ok(None) => state.renewal_problem = None,
+            Ok(None) => {
+                state.renewal_problem = None;
+                state.seen = stamps.map(|stamps| seen_again(seen, stamps, now));
+            }
             Ok(Some(shown)) => {
                 let file = self.paths.certificate.display();
                 match shown.validity.doubt(now) {
@@ -101,6 +116,12 @@ impl OwnCertificate {
             Err(why) => state.keep(&why),
         }
         state.remind(&self.paths.certificate, now);
+    }
+
+    /// The states of both files; None if one can't be seen.
+    fn stamps(&self) -> Option<[Stamp; 2]> {
+        let stamp = |path: &Path| Some(Stamp::of(&fs::metadata(path).ok()?));
+        Some([stamp(&self.paths.certificate)?, stamp(&self.paths.key)?])
     }
 
     /// The configuration of the next handshake.
@@ -139,7 +160,13 @@ impl Shown {
 impl CertificateState {
     fn of(shown: Shown) -> Self {
         let (renewal_problem, reminders) = (None, Reminders::default());
-        Self { shown: Arc::new(shown), renewal_problem, reminders }
+        Self { shown: Arc::new(shown), seen: None, renewal_problem, reminders }
+    }
+
+    /// True if files with these states have what is shown.
+    fn has_seen(&self, stamps: [Stamp; 2]) -> bool {
+        let is_same = |(seen, stamp): (&Seen, Stamp)| seen.stamp == stamp && seen.is_settled();
+        self.seen.as_ref().is_some_and(|seen| seen.iter().zip(stamps).all(is_same))
     }
 
     /// Goes on with the certificate that is shown, because `why` another one can't be; says so once.
@@ -160,6 +187,15 @@ impl CertificateState {
             Some(problem) => warn!("The certificate that clients see {words}. {problem}"),
         }
     }
+}
+
+/// The states of files that were read `now`, and perhaps `before`.
+fn seen_again(before: Option<[Seen; 2]>, stamps: [Stamp; 2], now: Timestamp) -> [Seen; 2] {
+    let first_at = match before {
+        Some(before) if before.each_ref().map(|seen| seen.stamp) == stamps => before[0].first_at,
+        _ => now,
+    };
+    stamps.map(|stamp| Seen { stamp, first_at, read_at: now })
 }
 
 /// The certificate in the files; None if their hash is the one `before`.
@@ -209,4 +245,87 @@ fn server_config(shown: CertifiedKey, ticketer: Arc<dyn ProducesTickets>) -> Arc
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = ticketer;
     Arc::new(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::atomic::AtomicI64;
+    use crate::clock::Moment;
+
+    /// Writes a new certificate of the same length as any other.
+    fn write_pair(paths: &TlsPaths) {
+        loop {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+            let certificate = params.self_signed(&key).unwrap().pem();
+            // The encoding of a signature may be some bytes shorter.
+            if fs::metadata(&paths.certificate)
+                .is_ok_and(|one| one.len() != certificate.len() as u64)
+            {
+                continue;
+            }
+            fs::write(&paths.certificate, certificate).unwrap();
+            fs::write(&paths.key, key.serialize_pem()).unwrap();
+            return;
+        }
+    }
+
+    /// They were read every two seconds for good.
+    #[test]
+    fn files_that_have_not_changed_for_a_while_are_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = TlsPaths {
+            certificate: folder.path().join("cert.pem"),
+            key: folder.path().join("key.pem"),
+        };
+        write_pair(&paths);
+        let written = fs::metadata(&paths.certificate).unwrap();
+        let start = Timestamp::from_system_time(written.modified().unwrap());
+        let time = Arc::new(AtomicI64::new(0));
+        let source = time.clone();
+        let clock = Clock::from_fn(move || Moment {
+            wall: start.plus_millis(source.load(Ordering::SeqCst)),
+            steady_ms: 0,
+        });
+        let own = OwnCertificate::read(paths.clone(), &clock).unwrap();
+        let hash = |at_ms| {
+            time.store(at_ms, Ordering::SeqCst);
+            own.look(&clock);
+            own.state().shown.hash.clone()
+        };
+        // On a disk whose times show two writes as one.
+        let write_unseen = || {
+            write_pair(&paths);
+            let stamps = own.stamps().unwrap();
+            let mut state = own.state();
+            let seen = state.seen.iter_mut().flatten();
+            seen.zip(stamps).for_each(|(seen, stamp)| seen.stamp = stamp);
+        };
+        let first = hash(2_000);
+        write_unseen();
+        let second = hash(4_000);
+        assert_ne!(first, second, "a write soon after the first is noticed");
+        for at_ms in [6_000, 8_000, 10_000] {
+            assert_eq!(hash(at_ms), second);
+        }
+        write_unseen();
+        assert_eq!(hash(12_000), second, "nothing is read");
+        write_pair(&paths);
+        assert_ne!(hash(14_000), second, "other times are noticed");
+        // One that can't be used is looked at until it can.
+        fs::write(&paths.key, "").unwrap();
+        let third = hash(16_000);
+        assert!(own.now().renewal_problem.is_some());
+        assert_eq!(hash(18_000), third);
+        fs::remove_file(&paths.certificate).unwrap();
+        assert_eq!(hash(20_000), third);
+        write_pair(&paths);
+        assert_ne!(hash(22_000), third);
+        assert!(own.now().renewal_problem.is_none());
+    }
 }
