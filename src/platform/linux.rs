@@ -21,7 +21,6 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
-use crate::platform::told_of_processes;
 use crate::platform::values::{Interest, PeerProcess, Readiness};
 
 /// The flags of a write that never waits, and of which no signal comes.
@@ -218,7 +217,7 @@ pub(crate) const PROCESSES: Option<&str> = Some("/proc");
 
 /// The process's name for itself; None if there is no such process, or it is not visible.
 pub(crate) fn process_name(process: u32) -> Option<String> {
-    told_of_processes(&format!("{process}/comm"))
+    std::fs::read_to_string(format!("/proc/{process}/comm")).ok()
 }
 
 /// The process at the other end of `socket` (`SO_PEERCRED`, unix(7)); None if it is no unix socket, or the system does
