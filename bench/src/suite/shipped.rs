@@ -216,8 +216,9 @@ fn measure(
                 outcome.map(|round| (round.errors == 0.0).then_some(round)).transpose()
             });
             let name = one.name();
-            let round =
-                clean.ok_or_else(|| format!("{name} had errors in {TRIES_MAX} rounds"))??;
+            let round = clean.ok_or_else(|| {
+                format!("{name} had errors, or was too slow for the rate, in {TRIES_MAX} rounds")
+            })??;
             one.rounds.push(round);
         }
     }
