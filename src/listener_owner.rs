@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_process_is_named_as_it_calls_itself() {
-        // Where the system has to be asked by ps, and there is none that answers, nobody has a name.
+        // Some systems have to be asked by ps, and some machines have no ps that answers.
         let own = std::process::id();
         let ps =
             std::process::Command::new("ps").args(["-o", "comm=", "-p", &own.to_string()]).output();

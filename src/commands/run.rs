@@ -117,7 +117,9 @@ fn port_advice(port: u16, own: Option<&ListenAddress>, cause: io::ErrorKind) -> 
                     );
                 }
                 (None, Some(own)) => {
-                    format!("another process has the port, unless it is that of {own}")
+                    format!(
+                        "another process has the port, or {own} of settings.listen is the same address"
+                    )
                 }
                 (None, None) => "another process has the port".to_owned(),
             };

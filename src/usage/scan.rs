@@ -299,14 +299,14 @@ fn key_in(bytes: &[u8], mut from: usize, before: Option<u8>) -> Option<(usize, u
     }
 }
 
-/// True if `bytes` begin with a colon and null, as in each chunk before the last of Chat Completions. [`Members`] says
-/// the same, and more, if they come in pieces.
+/// True if `bytes` begin with a colon and null, as in each chunk before the last of Chat Completions. If they
+/// come in pieces, [`Members`] finds the null, and takes whatever else begins with n for one too.
 fn is_null(bytes: &[u8]) -> bool {
     let value = after_blanks(bytes).strip_prefix(b":");
     value.is_some_and(|value| after_blanks(value).starts_with(b"null"))
 }
 
-/// What follows blanks within a line.
+/// `bytes` without the blanks at their start.
 fn after_blanks(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
     &bytes[start.unwrap_or(bytes.len())..]

@@ -582,7 +582,7 @@ fn status_and_reload_reach_an_evertoken_that_speaks_tls() {
     assert!(!told.contains("is it running?") && !told.contains("can't be reached"), "{told}");
     write_config(folder.path(), port, "null");
     let id = running.id().to_string();
-    // Where the system does not tell who listens, the process has to be named.
+    // Some systems do not tell who listens, so the process has to be named.
     let named: &[&str] = if cfg!(feature = "portable") { &["--pid", &id] } else { &[] };
     let reload = run(folder.path(), &[&["reload"], named].concat(), &KEY);
     let (out, err) = (text(&reload.stdout), text(&reload.stderr));

@@ -104,7 +104,7 @@ fn holder(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     let device = platform::device_numbers(metadata.dev());
     let id = holder_in(&platform::told_of_processes("locks")?, device, metadata.ino())?;
-    let name = platform::told_of_processes(&format!("{id}/comm")).unwrap_or_default();
+    let name = platform::process_name(id).unwrap_or_default();
     Some(match name.trim_end() {
         "" => format!("process {id}"),
         name => format!("process {id} ({name})"),
