@@ -320,7 +320,7 @@ mod tests {
         write_pair(&paths);
         // The times of some disks are too coarse to differ by themselves.
         let file = fs::File::options().write(true).open(&paths.certificate).unwrap();
-        file.set_modified(written.modified().unwrap() + Duration::from_secs(60)).unwrap();
+        file.set_modified(written.modified().unwrap() + Duration::from_mins(1)).unwrap();
         assert_ne!(hash(14_000), second, "other times are noticed");
         // One that can't be used is looked at until it can.
         fs::write(&paths.key, "").unwrap();
