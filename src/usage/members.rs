@@ -21,6 +21,11 @@ pub(super) fn is_wrapper(head: &[u8]) -> bool {
     WRAPPERS.iter().any(|name| memchr::memmem::find(head, name).is_some())
 }
 
+/// True if `head`, the beginning of an event, has the `choices` of Chat Completions.
+pub(super) fn is_choice(head: &[u8]) -> bool {
+    memchr::memmem::find(head, b"\"choices\"").is_some()
+}
+
 /// The form of the body around a JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {

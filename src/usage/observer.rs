@@ -24,9 +24,14 @@ const REPORTING_PATHS: [&str; 10] = [
     ":streamRawPredict",
 ];
 
+/// The endings of such paths of Bedrock's API, below `/model/NAME`.
+const BEDROCK_PATHS: [&str; 4] =
+    ["/converse", "/converse-stream", "/invoke", "/invoke-with-response-stream"];
+
 /// True if an answer to a request for `path` is expected to report tokens. Other answers may do so as well.
 pub(crate) fn reports_tokens(path: &str) -> bool {
-    REPORTING_PATHS.iter().any(|end| path.ends_with(end))
+    let ends_like = |ends: &[&str]| ends.iter().any(|end| path.ends_with(end));
+    ends_like(&REPORTING_PATHS) || path.contains("/model/") && ends_like(&BEDROCK_PATHS)
 }
 
 /// The look at one answer.
@@ -256,6 +261,9 @@ mod tests {
             "/openai/deployments/x/embeddings",
             "/v1beta/models/gemini-pro:streamGenerateContent",
             "/v1/responses",
+            "/v1internal:streamGenerateContent",
+            "/to/b/model/anthropic.claude-x/converse",
+            "/model/m/invoke-with-response-stream",
         ] {
             assert!(reports_tokens(path), "{path}");
         }
@@ -266,6 +274,8 @@ mod tests {
             "/v1beta/models/gemini-pro:countTokens",
             "/v1/files",
             "/mcp",
+            "/chains/invoke",
+            "/model/m/count-tokens",
         ] {
             assert!(!reports_tokens(path), "{path}");
         }

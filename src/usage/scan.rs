@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use memchr::memchr2;
 use memchr::memmem::Finder;
 
-use crate::usage::members::{Form, Members, NAME_MAX_BYTES, Name, is_wrapper};
+use crate::usage::members::{Form, Members, NAME_MAX_BYTES, Name, is_choice, is_wrapper};
 use crate::usage::tokens::{Reported, Tokens};
 
 /// The beginning of the keys.
@@ -246,13 +246,21 @@ impl Scan {
         let Some(members) = self.members.take() else { return };
         let outcome = members.end();
         let head = self.head();
-        let is_of_answer = |levels| match self.form {
+        let is_of_answer = |reported: &Reported, levels| {
             // A list holds the events of Gemini.
-            Form::Json => levels == if starts_with_list(head) { 2 } else { 1 },
-            Form::Events => levels == 1 || levels == 2 && (outcome.is_wrapper || is_wrapper(head)),
+            let is_list = self.form == Form::Json && starts_with_list(head);
+            match levels - i32::from(is_list) {
+                1 => true,
+                // Gemini Code Assist wraps each answer in a `response`.
+                2 if reported.are_of_gemini() => true,
+                2 => self.form == Form::Events && (outcome.is_wrapper || is_wrapper(head)),
+                // Kimi's last event has them in its choice.
+                3 => self.form == Form::Events && reported.are_of_chat() && is_choice(head),
+                _ => false,
+            }
         };
         if let Some((reported, levels)) = &outcome.usage
-            && is_of_answer(*levels)
+            && is_of_answer(reported, *levels)
         {
             let model = outcome.model.filter(|model| !model.get().is_empty());
             let before = || model_in(head).or_else(|| model_in(self.tail())).map(Name::of);

@@ -41,7 +41,7 @@ impl Parent {
 /// A number that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
-    /// Anthropic: without cached input. Responses: with it.
+    /// Anthropic, Bedrock: without cached input. Responses: with it.
     Input,
     Output,
     CacheRead,
@@ -74,10 +74,14 @@ impl Field {
     /// The field called `name` in `parent`.
     pub(super) fn called(parent: Parent, name: &[u8]) -> Option<Self> {
         Some(match (parent, name) {
-            (Parent::Usage, b"input_tokens") => Self::Input,
-            (Parent::Usage, b"output_tokens") => Self::Output,
-            (Parent::Usage, b"cache_read_input_tokens") => Self::CacheRead,
-            (Parent::Usage, b"cache_creation_input_tokens") => Self::CacheWrite,
+            (Parent::Usage, b"input_tokens" | b"inputTokens") => Self::Input,
+            (Parent::Usage, b"output_tokens" | b"outputTokens") => Self::Output,
+            (Parent::Usage, b"cache_read_input_tokens" | b"cacheReadInputTokens") => {
+                Self::CacheRead
+            }
+            (Parent::Usage, b"cache_creation_input_tokens" | b"cacheWriteInputTokens") => {
+                Self::CacheWrite
+            }
             (Parent::CacheCreation, b"ephemeral_5m_input_tokens") => Self::CacheWrite5m,
             (Parent::CacheCreation, b"ephemeral_1h_input_tokens") => Self::CacheWrite1h,
             (Parent::Usage, b"prompt_tokens") => Self::Prompt,
@@ -87,7 +91,7 @@ impl Field {
                 Self::Written
             }
             (Parent::Usage, b"prompt_cache_hit_tokens" | b"cached_tokens") => Self::CacheHit,
-            (Parent::Usage, b"total_tokens") => Self::Total,
+            (Parent::Usage, b"total_tokens" | b"totalTokens") => Self::Total,
             (Parent::Usage, b"promptTokenCount") => Self::PromptCount,
             (Parent::Usage, b"candidatesTokenCount") => Self::CandidatesCount,
             (Parent::Usage, b"thoughtsTokenCount") => Self::ThoughtsCount,
@@ -130,6 +134,16 @@ impl Reported {
         Some(self.0[field as usize]).filter(|number| *number != ABSENT)
     }
 
+    /// True if the numbers are Gemini's, whose names no other API has.
+    pub(super) fn are_of_gemini(&self) -> bool {
+        self.get(Field::PromptCount).is_some()
+    }
+
+    /// True if the numbers are those of Chat Completions.
+    pub(super) fn are_of_chat(&self) -> bool {
+        self.get(Field::Prompt).is_some()
+    }
+
     /// The same in one form; None without a known number.
     pub(super) fn tokens(&self) -> Option<Tokens> {
         let number = |field| self.get(field);
@@ -154,7 +168,11 @@ impl Reported {
             Tokens { input: all - cache_read - cache_write, output, cache_read, cache_write }
         };
         if let Some(all) = number(Field::Prompt) {
-            return Some(split(all, output));
+            // xAI, and Gemini as Chat Completions, have reasoning in the total only. Elsewhere, what the total has
+            // beyond both may be the cache beside the prompt.
+            let beyond = or_none(Field::Total).saturating_sub(all + output);
+            let reasoning = if beyond == cached + written { 0 } else { beyond };
+            return Some(split(all, output + reasoning));
         }
         if let Some(prompt) = number(Field::PromptCount) {
             let of_gemini = or_none(Field::CandidatesCount) + or_none(Field::ThoughtsCount);
