@@ -133,7 +133,7 @@ impl Page {
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "RUST_LOG",
-        "The log filter, such as debug or evertoken::testing::token=trace; overrides settings.log_level and --quiet.",
+        "The log filter, such as debug or evertoken::token=trace; overrides settings.log_level and --quiet.",
     ),
     (
         "STATE_DIRECTORY",

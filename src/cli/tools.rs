@@ -30,8 +30,9 @@ const FORMATS: [(&str, TokenFormat); 4] = [
 const PROVIDER_HELP: &str = "The provider, by name or slug [default: the only one that has tokens]";
 
 const TOKEN_HELP: &str = "\
-With settings.token_endpoint on, a running instance gives its token, over a unix socket of
-settings.listen. Else the stored token is printed, and refreshed first if it ends within a minute.
+With settings.token_endpoint on, a running instance gives its token: over a unix socket of
+settings.listen, or over a port, with a key that names the provider. Else the stored token is
+printed, and refreshed first if it ends within a minute.
 An expired token is never printed.
 
 Exit codes: 0 the token is on stdout, 1 there is none (stderr says why), 2 usage, 78 the

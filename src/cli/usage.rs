@@ -17,7 +17,8 @@ pub struct UsageOptions {
 }
 
 const HELP: &str = "\
-Reads the state folder, which a running instance writes within 10 seconds. Days are those of UTC.
+Reads the state folder, which a running instance writes within settings.save_interval (10 seconds
+unless set). Days are those of UTC.
 `input`, `cache read` and `cache write` together are all input. `unknown` are answers whose tokens
 could not be read, `cut` those that ended early.
 
