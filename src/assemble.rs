@@ -27,7 +27,7 @@ use crate::token::grant::{self, Failure, Reached, TOKEN_ANSWER_MAX_BYTES, TokenR
 use crate::token::group::{Group, groups};
 use crate::token::places::{Contents, Seeker};
 use crate::token::refresher::{Setup, Timer};
-use crate::token::sender::{IssuerLink, Send, TokenAnswer};
+use crate::token::sender::{Allowed, IssuerLink, Send, TokenAnswer};
 use crate::token::state_file::StateFile;
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
@@ -204,13 +204,14 @@ fn link_by(poster: Poster) -> IssuerLink {
 
 /// Sends token requests by `poster`.
 fn token_sender(poster: Arc<Poster>) -> Send {
-    Box::new(move |request: &TokenRequest, allowed: Duration, _: &dyn Fn() -> bool| {
+    Box::new(move |request: &TokenRequest, allowed: Allowed, _: &dyn Fn() -> bool| {
         let post = Post {
             method: request.method,
             url: &request.url,
             headers: &request.headers,
             body: &request.body,
-            allowed,
+            connecting: allowed.connecting,
+            allowed: allowed.whole,
             answer_max_bytes: TOKEN_ANSWER_MAX_BYTES,
             is_whole: &|headers, body| grant::is_whole(headers, body),
         };
@@ -223,7 +224,7 @@ fn token_sender(poster: Arc<Poster>) -> Send {
 
 /// Runs `command` for the provider called `name`.
 fn command_runner(command: TokenCommand, name: String) -> Send {
-    Box::new(move |_: &TokenRequest, _: Duration, is_called_off: &dyn Fn() -> bool| {
+    Box::new(move |_: &TokenRequest, _: Allowed, is_called_off: &dyn Fn() -> bool| {
         let printed = command::run(&command, COMMAND_MAX, is_called_off)?;
         if let Some(said) = &printed.said {
             debug!(provider = name.as_str(); "The token_command of provider {name} says: {said}");

@@ -376,7 +376,7 @@ fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, L
 
 fn send(setup: &Setup, request: &TokenRequest) -> (Result<TokenAnswer, grant::Failure>, Moment) {
     let sent = setup.clock.now();
-    ((setup.link.send)(request, REQUEST_MAX, &|| false), sent)
+    ((setup.link.send)(request, REQUEST_MAX.into(), &|| false), sent)
 }
 
 fn read(setup: &Setup, answer: &TokenAnswer, sent: Moment) -> Result<Grant, grant::Failure> {

@@ -125,7 +125,7 @@ fn fetch(named: &str, send: &Send) -> Result<Metadata, DiscoveryError> {
 
 /// The challenge for a request without a token; empty if the resource has none.
 fn challenge_of(url: &str, send: &Send) -> Result<Challenge, DiscoverError> {
-    let answer = match send(&grant::get(url), REQUEST_MAX, &|| false) {
+    let answer = match send(&grant::get(url), REQUEST_MAX.into(), &|| false) {
         Ok(answer) => answer,
         Err(failure) if failure.reached == Reached::No => {
             return Err(DiscoverError::Unanswered(url.to_owned(), failure.what));
@@ -160,7 +160,7 @@ fn describe(url: &str, challenge: &Challenge, send: &Send) -> Result<Resource, D
     addresses.extend(discovery::of_resource(url));
     addresses.dedup();
     for address in addresses {
-        let answer = match send(&grant::get(&address), REQUEST_MAX, &|| false) {
+        let answer = match send(&grant::get(&address), REQUEST_MAX.into(), &|| false) {
             Ok(answer) if answer.status == 200 => answer,
             Ok(answer) => {
                 answers.push(format!("{address} answers {}", answered(answer.status)));
@@ -202,7 +202,7 @@ pub(crate) fn register(
         return Err(DiscoverError::NoRegistration(issuer.issuer.clone()));
     };
     let request = registration::request(url, issuer, redirect_uri, found.scope.as_deref());
-    let answer = send(&request, REQUEST_MAX, &|| false)
+    let answer = send(&request, REQUEST_MAX.into(), &|| false)
         .map_err(|failure| DiscoverError::Unanswered(url.clone(), failure.what))?;
     registration::read(url, &answer).map_err(DiscoverError::NotRegistered)
 }

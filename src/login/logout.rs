@@ -136,7 +136,7 @@ fn revoke(
         .and_then(|signed| grant::revocation(&setup.config, url, token, kind, &signed))
         .map_err(|missing| NotRevoked::Failed(missing.to_string()))?;
     let sent = setup.clock.wall();
-    let answer = (setup.link.send)(&request, REQUEST_MAX, &|| false)
+    let answer = (setup.link.send)(&request, REQUEST_MAX.into(), &|| false)
         .map_err(|failure| NotRevoked::Failed(format!("{url}: {}", failure.what)))?;
     let fields = &setup.config.token_fields;
     match grant::read(answer.status, &answer.headers, &answer.body, fields, sent) {

@@ -36,7 +36,7 @@ pub(crate) fn issuer_of(config: &AutoRefresh) -> Option<&str> {
 pub(crate) fn fetch(issuer: &str, send: &Send) -> Result<Metadata, DiscoveryError> {
     let (mut answers, mut bad) = (Vec::new(), None);
     for url in addresses::of_issuer(issuer) {
-        let answer = match send(&grant::get(&url), REQUEST_MAX, &|| false) {
+        let answer = match send(&grant::get(&url), REQUEST_MAX.into(), &|| false) {
             Ok(answer) => answer,
             Err(failure) => {
                 let is_final = failure.reached == Reached::No;

@@ -25,10 +25,26 @@ impl TokenAnswer {
     }
 }
 
+/// The time for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// For the connection, before which nothing is sent.
+    pub connecting: Duration,
+    /// For all of it.
+    pub whole: Duration,
+}
+
+impl From<Duration> for Allowed {
+    /// Any part of a request may take all of its time.
+    fn from(whole: Duration) -> Self {
+        Self { connecting: whole, whole }
+    }
+}
+
 /// Sends a request to an issuer within the given time, or runs the command that takes its place until the function says
 /// that it is called off. Fails if no answer comes.
 pub(crate) type Send = Box<
-    dyn Fn(&TokenRequest, Duration, &dyn Fn() -> bool) -> Result<TokenAnswer, Failure>
+    dyn Fn(&TokenRequest, Allowed, &dyn Fn() -> bool) -> Result<TokenAnswer, Failure>
         + std::marker::Send,
 >;
 

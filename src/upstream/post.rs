@@ -39,6 +39,8 @@ pub(crate) struct Post<'a> {
     pub headers: &'a [(String, Secret)],
     /// The body, which a GET does not send.
     pub body: &'a Secret,
+    /// The time for the connection.
+    pub connecting: Duration,
     /// The time for the whole request.
     pub allowed: Duration,
     /// The largest answer body.
@@ -65,7 +67,7 @@ impl Poster {
 
     /// Sends on a new connection and reads the whole answer. Redirects are not followed.
     pub(crate) fn post(&self, post: &Post<'_>) -> Result<WholeAnswer, UpstreamError> {
-        let route = ProxyHop::over(self.connector.clone());
+        let route = ProxyHop::over(self.connector.clone(), post.connecting);
         self.run(post, &route).map_err(|error| match route.take_outcome() {
             HopOutcome::Failed(fault) => fault.connecting(),
             HopOutcome::Connected => describe(&error, true),
@@ -167,5 +169,45 @@ fn plain(error: &Error) -> String {
             format!("the response head is over {HEAD_MAX_BYTES} bytes")
         }
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::thread::spawn;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const STACK_BYTES: usize = 512 * 1024;
+
+    #[test]
+    fn a_connection_may_have_less_time_than_its_request() {
+        // It takes connections, and says nothing of TLS.
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/", server.local_addr().unwrap());
+        let hour = Duration::from_hours(1);
+        let timeouts = Timeouts { connect: hour, response: hour, idle: hour };
+        let poster = Poster::new(&Egress::default(), timeouts).unwrap();
+        let (tell, told) = bounded(1);
+        let post = move || {
+            let answer = poster.post(&Post {
+                method: "POST",
+                url: &url,
+                headers: &[],
+                body: &Secret::new(""),
+                connecting: Duration::from_millis(50),
+                allowed: hour,
+                answer_max_bytes: 1,
+                is_whole: &|_, _| false,
+            });
+            tell.send(answer.map(drop)).unwrap();
+        };
+        spawn("post", STACK_BYTES, post).unwrap().detach();
+        let failed = told.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(failed, Err(UpstreamError::Unreachable(_))), "{failed:?}");
     }
 }

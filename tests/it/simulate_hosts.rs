@@ -336,7 +336,7 @@ impl World {
         }
     }
 
-    /// True if it waits for the issuer under its lease, with a token in hand that lasts.
+    /// True if it waits for the issuer under its lease, with a token in hand that lasts, and longer than the answer takes.
     fn has_time(&self, host: usize) -> bool {
         let now = self.fleet.now(host);
         let holds_lease = {
@@ -346,7 +346,9 @@ impl World {
         let posting = self.fleet.posting(host);
         let left_ms = posting.valid_token(now).map_or(0, |token| token.expires.left_ms(now));
         let is_waiting = matches!(self.fleet.hosts[host].at, At::Stopped(Step::Receive));
-        is_waiting && holds_lease && left_ms > LEAD_SECS * 1000 && self.is_store_there()
+        let comes_soon = self.delicate[host].comes_ms < self.now_ms() + LEAD_SECS * 1000 / 2;
+        let lasts = left_ms > LEAD_SECS * 1000 && comes_soon;
+        is_waiting && holds_lease && lasts && self.is_store_there()
     }
 
     fn pause(&mut self, host: usize, most_ms: u64) {

@@ -19,11 +19,11 @@ use crate::token::refresher::secrets;
 use crate::token::refresher::vault::Vault;
 use crate::token::refresher::vault::shared::Entry;
 use crate::token::refresher::words::{means, next_try, tell};
-use crate::token::sender::{IssuerLink, TokenAnswer};
+use crate::token::sender::{Allowed, IssuerLink, TokenAnswer};
 use crate::token::uninterrupted::Uninterrupted;
 use crate::token::waiting::Cause;
 
-/// The shortest and the longest time for a token request.
+/// The shortest and the longest time for a try.
 const REQUEST_MIN_MS: u64 = 2_000;
 const REQUEST_MAX_MS: u64 = 30_000;
 
@@ -162,7 +162,7 @@ impl RefreshAttempt<'_> {
     fn reach_again(&self, url: &str) -> Result<(), Failure> {
         let was_unreachable = self.life.status.trouble == Some(Trouble::Unreachable);
         match &self.link.reach {
-            Some(reach) if was_unreachable => reach(url, self.time_allowed(self.life.now())),
+            Some(reach) if was_unreachable => reach(url, self.time_for_try(self.life.now())),
             _ => Ok(()),
         }
     }
@@ -175,7 +175,7 @@ impl RefreshAttempt<'_> {
         sent: Moment,
     ) -> Result<Grant, NoGrant> {
         let orders = &*self.orders;
-        let allowed = self.time_allowed(sent);
+        let allowed = self.time_allowed(presented, sent);
         let answer = (self.link.send)(request, allowed, &|| orders.ends_command());
         let config = &self.life.config;
         let Some(command) = config.command() else {
@@ -198,8 +198,18 @@ impl RefreshAttempt<'_> {
             .map_err(|failure| failure.of_command_that_said(said.as_deref()).into())
     }
 
+    /// The time for a request with `presented`.
+    ///
+    /// The issuer may use up a refresh token long before it answers, so its answer is awaited for as long as any: another
+    /// try would present the used token.
+    fn time_allowed(&self, presented: &Presented, now: Moment) -> Allowed {
+        let connecting = self.time_for_try(now);
+        let longest = presented.token().map(|_| Duration::from_millis(REQUEST_MAX_MS));
+        Allowed { connecting, whole: longest.unwrap_or(connecting) }
+    }
+
     /// A third of the token's remaining time, so that a hanging endpoint leaves time for other tries.
-    fn time_allowed(&self, now: Moment) -> Duration {
+    fn time_for_try(&self, now: Moment) -> Duration {
         let left = self.life.machine.token().map_or(0, |token| token.expires.left_ms(now));
         let allowed = if left == 0 { REQUEST_MAX_MS } else { left / 3 };
         Duration::from_millis(allowed.clamp(REQUEST_MIN_MS, REQUEST_MAX_MS))

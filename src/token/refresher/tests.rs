@@ -12,7 +12,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 use super::*;
 use crate::atomic::AtomicU64;
 use crate::clock::{Clock, Moment, Timestamp};
-use crate::config::{AutoRefresh, LoginEndpoints, SecretFiles, Unwritten};
+use crate::config::{AutoRefresh, GrantType, LoginEndpoints, SecretFiles, Unwritten};
 use crate::http::message::Headers;
 use crate::record::{Saved, SavedAccess};
 use crate::secret::Secret;
@@ -20,7 +20,7 @@ use crate::token::grant;
 use crate::token::grant::{Failure, Reached, TokenRequest};
 use crate::token::places::Seeker;
 use crate::token::refresher::setup::LOCK_RETRY_MS;
-use crate::token::sender::{IssuerLink, Reach, Send, TokenAnswer};
+use crate::token::sender::{Allowed, IssuerLink, Reach, Send, TokenAnswer};
 use crate::token::state_file::StateFile;
 use crate::token::store::TokenStore;
 use crate::token::waiting::SAID_AFTER_MS;
@@ -503,6 +503,39 @@ fn tries_that_reach_no_issuer_write_to_the_disk_once_and_the_next_one_is_marked_
     order();
     assert_eq!(store.read(0).trouble(), None);
     assert_eq!(told.try_iter().last(), Some(true), "it was marked before it was sent");
+}
+
+/// The time for a request while the token in hand has 5 s left.
+fn allowed_with_5_s_left(config: AutoRefresh) -> Allowed {
+    let folder = tempfile::tempdir().unwrap();
+    let wall = Timestamp::from_secs(1_800_000_000);
+    let clock = Clock::from_fn(move || Moment { wall, steady_ms: 0 });
+    let (tell, told) = unbounded();
+    let send: Send = Box::new(move |_, allowed, _| {
+        tell.send(allowed).unwrap();
+        let body = br#"{"access_token":"a","refresh_token":"r","expires_in":5}"#.to_vec();
+        Ok(TokenAnswer { status: 200, headers: Headers::new(), body, said: None })
+    });
+    let (asleep, _sleeps) = unbounded();
+    let setup = setup(folder.path(), config, (&clock, &Arc::default()), &asleep, send);
+    let refresher = Refresher::start(setup, None).unwrap();
+    // The first may join the refresh without a token.
+    for _ in 0..2 {
+        assert!(refresher.inbox().force().recv_timeout(PATIENCE).is_err(), "it is answered");
+    }
+    told.try_iter().last().unwrap()
+}
+
+/// The issuer rotated and answered after 2 s: the used refresh token was presented again, and the issuer revoked the login.
+#[test]
+fn the_answer_to_a_refresh_token_is_awaited_for_as_long_as_any() {
+    let [try_s, whole_s] = [2, 30].map(Duration::from_secs);
+    let config = grant::tests::config;
+    let refresh = allowed_with_5_s_left(config());
+    assert_eq!(refresh, Allowed { connecting: try_s, whole: whole_s });
+    let grant_type = GrantType::ClientCredentials;
+    let other = allowed_with_5_s_left(AutoRefresh { grant_type, ..config() });
+    assert_eq!(other, Allowed { connecting: try_s, whole: try_s });
 }
 
 #[test]

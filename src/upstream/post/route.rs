@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ureq::Error;
 use ureq::config::Config;
@@ -23,6 +24,7 @@ use crate::upstream::wire::Wire;
 #[derive(Clone, Debug)]
 pub(super) struct ProxyHop {
     connector: Arc<Connector>,
+    allowed: Duration,
     outcome: Arc<Mutex<HopOutcome>>,
     was_cut: Arc<AtomicBool>,
 }
@@ -49,9 +51,9 @@ pub(super) struct Wired {
 }
 
 impl ProxyHop {
-    /// Connections of `connector`.
-    pub(super) fn over(connector: Arc<Connector>) -> Self {
-        Self { connector, outcome: Arc::default(), was_cut: Arc::default() }
+    /// A connection of `connector`, made within the `allowed` time.
+    pub(super) fn over(connector: Arc<Connector>, allowed: Duration) -> Self {
+        Self { connector, allowed, outcome: Arc::default(), was_cut: Arc::default() }
     }
 
     /// The outcome of the connection, which is then reset.
@@ -80,8 +82,8 @@ impl<In: Transport> UreqConnector<In> for ProxyHop {
     ) -> Result<Option<Self::Out>, Error> {
         let origin = origin_of(details.uri)?;
         let watch = Watch::default();
-        let end = details.timeout.not_zero().map(|left| Deadline::after(*left));
-        match self.connector.connect(&origin, &watch, end) {
+        let left = details.timeout.not_zero().map_or(self.allowed, |left| self.allowed.min(*left));
+        match self.connector.connect(&origin, &watch, Some(Deadline::after(left))) {
             Ok(wire) => {
                 self.note(HopOutcome::Connected);
                 let config = details.config;
@@ -144,7 +146,7 @@ impl Transport for Wired {
 }
 
 fn talk<'a>(wire: &'a mut Wire, watch: &'a Watch, timeout: NextTimeout) -> Talk<'a> {
-    let left = timeout.not_zero().map_or(std::time::Duration::MAX, |left| *left);
+    let left = timeout.not_zero().map_or(Duration::MAX, |left| *left);
     Talk { wire, watch, deadline: Deadline::after(left) }
 }
 

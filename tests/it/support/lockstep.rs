@@ -391,7 +391,8 @@ impl Fleet {
                 send: Box::new(move |request, allowed, _| {
                     let body = request.body.expose();
                     let token = body.split('&').find_map(|one| one.strip_prefix("refresh_token="));
-                    sending.stop(Step::Send(token.unwrap_or_default().to_owned(), millis(allowed)));
+                    let allowed_ms = millis(allowed.whole);
+                    sending.stop(Step::Send(token.unwrap_or_default().to_owned(), allowed_ms));
                     sending.stop(Step::Receive);
                     match outcome.lock().unwrap().take() {
                         Some(Ok((status, body))) => Ok(TokenAnswer {
