@@ -77,9 +77,9 @@ pub fn read(
         Ok(TokenResponse { value, .. })
             if is_success && text(value, fields, "access_token").is_some() =>
         {
-            refusal::standard_code(value, fields)
+            refusal::standard_code(value, fields, status)
         }
-        Ok(TokenResponse { value, .. }) => refusal::any_code(value, fields, is_success),
+        Ok(TokenResponse { value, .. }) => refusal::any_code(value, fields, status),
     };
     if is_success && code.is_none() {
         return read_grant(&answer.map_err(Failure::not_a_token)?, fields, sent);
@@ -103,7 +103,7 @@ pub(crate) fn read_any(
 ) -> Result<Grant, Failure> {
     if (200..300).contains(&status)
         && let Ok(value) = answer::parse(headers, body)
-        && refusal::standard_code(&value, fields).is_none()
+        && refusal::standard_code(&value, fields, status).is_none()
         && let Some(shape) = Shape::of(&value, fields, Some(""))
     {
         return of_values(shape.as_oauth(false), sent);
@@ -114,7 +114,7 @@ pub(crate) fn read_any(
 /// Words for the error that an answer holds in the place of a token: empty, or a code that is known, in parentheses.
 /// Another text may be anything.
 pub(crate) fn error_in(answer: &Value, fields: &TokenFields) -> Option<String> {
-    let code = refusal::standard_code(answer, fields)?;
+    let code = refusal::standard_code(answer, fields, 200)?;
     let code = code.split('/').next().filter(|code| Meaning::of(code) != Meaning::Unknown);
     Some(code.map_or_else(String::new, |code| format!(" ({code})")))
 }

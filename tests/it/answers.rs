@@ -220,6 +220,30 @@ fn a_whole_json_answer_counts_though_its_connection_breaks_off() {
     }
 }
 
+/// A sentence about a refresh token was taken for its end, and the spent seed was presented in its place.
+#[test]
+fn a_sentence_beside_a_status_that_passes_ends_no_chain() {
+    for (status, message, trouble) in [
+        (503, "Unknown error while loading refresh token", "issuer_fails"),
+        (429, "Refresh token request already in progress", "throttled"),
+        (409, "Refresh token request already in progress", "no_reason"),
+    ] {
+        let asked = AtomicUsize::new(0);
+        let issuer = Peer::answering_bytes(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+            1 => raw(status, &[], json!({ "message": message }).to_string().as_bytes()),
+            _ => raw(200, &[], PLAIN.as_bytes()),
+        });
+        let refreshed = Refreshed::by_peer(issuer, "");
+        refreshed.proxy.ask(post("/-/refresh/p", ""));
+        eventually("the next try", || refreshed.issuer.seen().len() == 3);
+        let second = refreshed.status()["refresh"]["history"][1].clone();
+        assert_eq!(second["trouble"], trouble, "{status}");
+        let seen = refreshed.issuer.seen();
+        let tokens = seen.iter().map(|seen| form_urlencoded::parse(&seen.body).nth(1).unwrap().1);
+        assert_eq!(tokens.collect::<Vec<_>>(), ["the-seed", "rt-1", "rt-1"], "{status}");
+    }
+}
+
 #[test]
 fn an_issuer_like_github_that_answers_with_forms_and_errors_in_a_200() {
     let form = |body: &str| {

@@ -26,7 +26,7 @@ const DESCRIPTIONS: [&str; 7] = [
 ///
 /// `error` is a text, or an object with `code` or `type`. Some issuers fill in every member, so an empty one is no
 /// error: the token next to it must not be lost.
-pub(super) fn standard_code(answer: &Value, fields: &TokenFields) -> Option<String> {
+pub(super) fn standard_code(answer: &Value, fields: &TokenFields, status: u16) -> Option<String> {
     let error = fields.value(answer, "error")?;
     let code = match error {
         Value::Null | Value::Bool(false) => return None,
@@ -38,25 +38,26 @@ pub(super) fn standard_code(answer: &Value, fields: &TokenFields) -> Option<Stri
         Value::Number(number) if number.as_f64() == Some(0.0) => return None,
         error => best(codes_in_error(error)).unwrap_or_else(|| UNNAMED.to_owned()),
     };
-    Some(detailed(code, answer, fields))
+    Some(detailed(code, answer, fields, status))
 }
 
 /// The code from any place; if the status is a success, only a known code.
-pub(super) fn any_code(answer: &Value, fields: &TokenFields, is_success: bool) -> Option<String> {
-    if let Some(code) = standard_code(answer, fields) {
+pub(super) fn any_code(answer: &Value, fields: &TokenFields, status: u16) -> Option<String> {
+    if let Some(code) = standard_code(answer, fields, status) {
         return Some(code);
     }
     if let Some(number) = answer.get(NUMBERED).and_then(numbered) {
-        return Some(detailed(number, answer, fields));
+        return Some(detailed(number, answer, fields, status));
     }
     let first = answer.get("errors").and_then(|errors| errors.get(0));
     let objects = [Some(answer), first].into_iter().flatten();
     let codes = objects.flat_map(|object| OTHER_MEMBERS.iter().filter_map(|key| text(object, key)));
-    let code = best(codes.filter_map(shown).collect()).map(|code| detailed(code, answer, fields));
-    let code = code.or_else(|| {
-        let dead = description_names_dead_token(answer, fields);
+    let code = best(codes.filter_map(shown).collect());
+    let code = code.map(|code| detailed(code, answer, fields, status)).or_else(|| {
+        let dead = description_names_dead_token(answer, fields, status);
         dead.then(|| format!("{UNNAMED}/{DEAD_BY_DESCRIPTION}"))
     });
+    let is_success = (200..300).contains(&status);
     code.filter(|code| !is_success || Meaning::of(code) != Meaning::Unknown)
 }
 
@@ -98,7 +99,7 @@ fn codes_in_error(error: &Value) -> Vec<String> {
 }
 
 /// Adds details to `code`: the issuer's own code, or a note that the description speaks of a dead refresh token.
-fn detailed(code: String, answer: &Value, fields: &TokenFields) -> String {
+fn detailed(code: String, answer: &Value, fields: &TokenFields, status: u16) -> String {
     let own = text(answer, "error_subtype").or_else(|| microsoft_code(answer));
     if let Some(own) = own.and_then(shown) {
         return format!("{code}/{own}");
@@ -109,7 +110,7 @@ fn detailed(code: String, answer: &Value, fields: &TokenFields) -> String {
         "unauthorized_client" | "invalid_request" | "invalid_request_error" | "access_denied"
     );
     if (is_vague || Meaning::of(&code) == Meaning::Unknown)
-        && description_names_dead_token(answer, fields)
+        && description_names_dead_token(answer, fields, status)
     {
         return format!("{code}/{DEAD_BY_DESCRIPTION}");
     }
@@ -123,8 +124,12 @@ fn microsoft_code(answer: &Value) -> Option<&str> {
     description.split(is_end).next().filter(|code| code.len() > AADSTS.len())
 }
 
-/// True if a description says that the refresh token is invalid.
-fn description_names_dead_token(answer: &Value, fields: &TokenFields) -> bool {
+/// True if a description says that the refresh token is invalid, and the status is not that of a fault that passes: a
+/// sentence beside such a status may tell of anything about the refresh token.
+fn description_names_dead_token(answer: &Value, fields: &TokenFields, status: u16) -> bool {
+    if !matches!(status, 200..=299 | 400..=499) || matches!(status, 408 | 409 | 425 | 429) {
+        return false;
+    }
     let error = fields.value(answer, "error");
     let first = answer.get("errors").and_then(|errors| errors.get(0));
     let objects = [Some(answer), error, first].into_iter().flatten();
@@ -169,7 +174,11 @@ mod tests {
     use super::*;
 
     fn any(body: &str) -> Option<String> {
-        any_code(&serde_json::from_str(body).unwrap(), &TokenFields::default(), false)
+        with(400, body)
+    }
+
+    fn with(status: u16, body: &str) -> Option<String> {
+        any_code(&serde_json::from_str(body).unwrap(), &TokenFields::default(), status)
     }
 
     #[test]
@@ -317,11 +326,35 @@ mod tests {
         }
     }
 
+    /// The spent seed was presented in the place of a healthy chain.
+    #[test]
+    fn beside_a_status_that_passes_a_sentence_names_no_dead_token() {
+        let cases = [
+            (r#"{"message":"Unknown error while loading refresh token"}"#, None),
+            (r#"{"message":"Refresh token request already in progress"}"#, None),
+            (r#"{"error":"Unknown error while loading refresh token"}"#, Some("unnamed")),
+            (
+                r#"{"error":"invalid_request","error_description":"The refresh token is invalid"}"#,
+                Some("invalid_request"),
+            ),
+            (r#"{"errcode":-1,"errmsg":"refresh token already in use"}"#, Some("-1")),
+            // The issuer names it.
+            (r#"{"error":"invalid_refresh_token","message":"x"}"#, Some("invalid_refresh_token")),
+        ];
+        for (body, expected) in cases {
+            for status in [302, 408, 409, 425, 429, 500, 502, 503, 504, 599] {
+                assert_eq!(with(status, body).as_deref(), expected, "{status} {body}");
+            }
+        }
+        for status in [200, 400, 401, 403, 404, 407, 410, 422, 426, 428, 430, 499] {
+            let code = with(status, r#"{"message":"Unknown refresh token"}"#);
+            assert_eq!(code.as_deref(), Some("unnamed/refresh_token_invalid"), "{status}");
+        }
+    }
+
     #[test]
     fn in_a_success_only_what_is_known_counts_beside_the_standard_place() {
-        let success = |body: &str| {
-            any_code(&serde_json::from_str(body).unwrap(), &TokenFields::default(), true)
-        };
+        let success = |body: &str| with(200, body);
         assert_eq!(success(r#"{"status":"ok","code":"success"}"#), None);
         assert_eq!(
             success(r#"{"status":"BAD_REFRESH_TOKEN"}"#).as_deref(),

@@ -151,6 +151,25 @@ fn failures_by_body_first_and_status_second() {
         (408, "", Transient, "408 Request Timeout"),
         (425, "", Transient, "425 Too Early"),
         (429, "", Transient, "429 Too Many Requests"),
+        // A sentence beside such a status may tell of anything.
+        (
+            429,
+            r#"{"message":"Refresh token request already in progress"}"#,
+            Transient,
+            "429 Too Many Requests",
+        ),
+        (
+            503,
+            r#"{"message":"Unknown error while loading refresh token"}"#,
+            Transient,
+            "503 Service Unavailable",
+        ),
+        (
+            400,
+            r#"{"message":"Unknown refresh token"}"#,
+            TokenDead,
+            "400 Bad Request (unnamed/refresh_token_invalid)",
+        ),
         (503, "", Transient, "503 Service Unavailable"),
         (302, "", Transient, "302 Found"),
         (418, "", Transient, "418"),
