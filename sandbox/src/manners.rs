@@ -175,6 +175,9 @@ pub struct Answers {
     pub wrapping: Vec<Wrapping>,
     /// A token.
     pub granted: Template,
+    /// A token for a refresh token; if missing, the answer for any other token.
+    #[serde(default)]
+    pub refreshed: Option<Template>,
     /// The refresh token is unknown, expired or revoked.
     pub dead_refresh_token: Template,
     /// The refresh token was used before; if missing, the answer for a dead one.
@@ -281,6 +284,7 @@ impl Manners {
             ("rate_limit", &answers.rate_limit),
             ("server_error", &answers.server_error),
         ];
+        all.extend(answers.refreshed.iter().map(|one| ("refreshed", one)));
         all.extend(answers.used_refresh_token.iter().map(|one| ("used_refresh_token", one)));
         all.extend(answers.header_missing.iter().map(|one| ("header_missing", one)));
         all.extend(answers.pages.iter().map(|one| ("pages", one)));

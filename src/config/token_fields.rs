@@ -33,13 +33,20 @@ impl TokenFields {
     /// The value `name`: at its configured place; else beside the access token if that has a configured place; else
     /// at the top level. `null` counts as absent.
     pub fn value<'a>(&self, answer: &'a Value, name: &str) -> Option<&'a Value> {
-        if let Some(path) = self.named(name) {
-            return at(answer, path);
+        let own = self.own_value(answer, name);
+        own.or_else(|| top(answer, name).filter(|_| self.named(name).is_none()))
+    }
+
+    /// The same without the top level, where another token's value may stand, if the access token has a configured place.
+    pub fn own_value<'a>(&self, answer: &'a Value, name: &str) -> Option<&'a Value> {
+        let beside = self.named("access_token").filter(|_| name != "error");
+        let Some(path) = self.named(name).or(beside) else { return top(answer, name) };
+        let (last, folder) = path.split_last()?;
+        let last = if self.named(name).is_some() { last.as_str() } else { name };
+        match at(answer, folder) {
+            Some(folder) => at(folder, &[last]),
+            None => top(answer, name).filter(|_| is_flat(answer)),
         }
-        let beside = self.named("access_token").and_then(|path| path.split_last());
-        let beside = beside.and_then(|(_, folder)| at(answer, folder)).filter(|_| name != "error");
-        let beside = beside.and_then(|folder| folder.get(name)).filter(|value| !value.is_null());
-        beside.or_else(|| answer.get(name).filter(|value| !value.is_null()))
     }
 
     fn named(&self, name: &str) -> Option<&[String]> {
@@ -47,8 +54,20 @@ impl TokenFields {
     }
 }
 
-fn at<'a>(answer: &'a Value, path: &[String]) -> Option<&'a Value> {
-    let found = path.iter().try_fold(answer, |value, name| match value {
+/// True if `answer` has at the top level what other answers of its issuer have in a folder.
+///
+/// Slack has a user's tokens in `authed_user` after a login, and at the top level after a refresh, where `token_type` says
+/// whose they are: `user`. Without this word, they may be another's.
+fn is_flat(answer: &Value) -> bool {
+    top(answer, "token_type").and_then(Value::as_str) == Some("user")
+}
+
+fn top<'a>(answer: &'a Value, name: &str) -> Option<&'a Value> {
+    at(answer, &[name])
+}
+
+fn at<'a>(answer: &'a Value, path: &[impl AsRef<str>]) -> Option<&'a Value> {
+    let found = path.iter().map(AsRef::as_ref).try_fold(answer, |value, name| match value {
         Value::Array(list) => list.get(name.parse::<usize>().ok()?),
         value => value.get(name),
     });
@@ -90,5 +109,19 @@ mod tests {
         assert_eq!(fields.value(&other, "refresh_token"), Some(&json!("r")));
         assert_eq!(fields.path("access_token").as_deref(), Some("authed_user.access_token"));
         assert_eq!(fields.path("scope"), None);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_at_all_is_the_top_level_if_the_answer_says_whose_tokens_it_has() {
+        let path = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
+        let fields = TokenFields::new(vec![("access_token", path("authed_user.access_token"))]);
+        let answer = |kind: &str, folder: Value| json!({"access_token": "a", "refresh_token": "r", "token_type": kind, "authed_user": folder});
+        let flat = answer("user", Value::Null);
+        for (name, expected) in [("access_token", "a"), ("refresh_token", "r")] {
+            assert_eq!(fields.own_value(&flat, name), Some(&json!(expected)));
+            for other in [answer("bot", Value::Null), answer("user", json!({"id": "U"}))] {
+                assert_eq!(fields.own_value(&other, name), None, "{other}");
+            }
+        }
     }
 }

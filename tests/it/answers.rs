@@ -334,6 +334,9 @@ fn values_below_the_top_level_are_found_by_token_fields() {
     );
     let error = refreshed.status()["refresh"]["last_error"].to_string();
     assert!(error.contains("'authed_user.access_token'"), "{error}");
+    // The answer to a refresh says whose tokens it has, at the top level.
+    let flat = PLAIN.replace('{', r#"{"ok":true,"token_type":"user","#);
+    assert_eq!(Refreshed::by(raw(200, &[], flat.as_bytes()), fields).outcome(), expected);
     let nested = r#"{"data":{"problem":{"code":"invalid_grant"}}}"#;
     let fields = "token_fields: {error: data.problem.code}";
     let refreshed = Refreshed::by(raw(200, &[], nested.as_bytes()), fields);

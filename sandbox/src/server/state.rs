@@ -185,16 +185,21 @@ impl State {
         let has_header = |name: &str| field(&request, name).is_some_and(|value| !value.is_empty());
         let outcome = lock(&self.issuer).token(&asked, has_header, self.now_ms());
         let accept = field(&request, "accept").unwrap_or("").to_owned();
-        let answer = self.answer(&outcome, &accept);
+        let is_refresh =
+            asked.params.get("grant_type").is_some_and(|grant| grant == "refresh_token");
+        let answer = self.answer(&outcome, is_refresh, &accept);
         send(request, fault.instead_of(answer));
     }
 
-    /// The manners' answer for an outcome.
-    fn answer(&self, outcome: &Outcome, accept: &str) -> Answer {
+    /// The manners' answer for an outcome; `is_refresh` says that a refresh token was presented.
+    fn answer(&self, outcome: &Outcome, is_refresh: bool, accept: &str) -> Answer {
         let answers = &self.manners.answers;
         let none = Values::default();
         let (template, values) = match outcome {
-            Outcome::Granted(values) => (&answers.granted, values),
+            Outcome::Granted(values) => {
+                let refreshed = answers.refreshed.as_ref().filter(|_| is_refresh);
+                (refreshed.unwrap_or(&answers.granted), values)
+            }
             Outcome::WrongClient => (&answers.wrong_client, &none),
             Outcome::WrongRequest => (&answers.wrong_request, &none),
             Outcome::HeaderMissing => {
