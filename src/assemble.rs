@@ -213,7 +213,7 @@ fn token_sender(poster: Arc<Poster>) -> Send {
             connecting: allowed.connecting,
             allowed: allowed.whole,
             answer_max_bytes: TOKEN_ANSWER_MAX_BYTES,
-            is_whole: &|headers, body| grant::is_whole(headers, body),
+            is_of_use: &|headers, body| grant::is_of_use(headers, body),
         };
         match poster.post(&post) {
             Ok((status, headers, body)) => Ok(TokenAnswer { status, headers, body, said: None }),

@@ -1,5 +1,7 @@
 //! Reads the answer to a token request (RFC 6749 §5): a grant, or a failure and its consequence. Pure.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::clock::Timestamp;
@@ -21,7 +23,7 @@ mod tolerant;
 
 pub use answer::TOKEN_ANSWER_MAX_BYTES;
 use answer::{ResponseFormat, TokenResponse};
-pub(crate) use answer::{is_whole, parse};
+pub(crate) use answer::{is_of_use, parse};
 use codes::Meaning;
 pub(crate) use failure::AssertionFault;
 pub use failure::{Class, Failure, Reached, What};
@@ -89,6 +91,7 @@ pub fn read(
         class: meaning.class(status, code.as_deref()),
         reached: reached(status, code.as_deref()),
         retry_after_ms: headers.retry_after_ms(sent),
+        next_refresh_token: None,
         what: What::Status(status, code),
     })
 }
@@ -138,25 +141,31 @@ fn read_grant(
     fields: &TokenFields,
     sent: Timestamp,
 ) -> Result<Grant, Failure> {
-    let is_defective = matches!(answer.form, ResponseFormat::Defective | ResponseFormat::Cut);
-    if answer.form == ResponseFormat::Cut && !holds_both_tokens(&answer.value, fields) {
-        return Err(Failure::not_a_token(answer::NOT_JSON));
+    granted(answer, fields, sent)
+        .map_err(|why| Failure::not_a_token(why).but_with(next_refresh_token(answer, fields)))
+}
+
+/// The grant in `answer`, or the reason why it is none.
+fn granted(
+    answer: &TokenResponse,
+    fields: &TokenFields,
+    sent: Timestamp,
+) -> Result<Grant, Cow<'static, str>> {
+    let TokenResponse { value: answer, form } = answer;
+    if *form == ResponseFormat::Cut && !holds_both_tokens(answer, fields) {
+        return Err(answer::NOT_JSON.into());
     }
-    let answer = &answer.value;
-    let access_token = text(answer, fields, "access_token").ok_or_else(|| {
-        Failure::not_a_token(match fields.path("access_token") {
-            Some(path) => format!("it has no text at '{path}', which token_fields names"),
-            None => "it has no 'access_token'".to_owned(),
-        })
-    })?;
+    let access_token =
+        text(answer, fields, "access_token").ok_or_else(|| match fields.path("access_token") {
+            Some(path) => format!("it has no text at '{path}', which token_fields names").into(),
+            None => Cow::from("it has no 'access_token'"),
+        })?;
     if !access_token.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
-        return Err(Failure::not_a_token("its 'access_token' holds bytes no header may hold"));
+        return Err("its 'access_token' holds bytes no header may hold".into());
     }
     let refresh_token = text(answer, fields, "refresh_token");
-    // A stored token is presented unchanged, so it must not be half a token or the rest of one.
-    let is_text = |token: &str| token.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if is_defective && !refresh_token.is_none_or(is_text) {
-        return Err(Failure::not_a_token("its 'refresh_token' is damaged"));
+    if !refresh_token.is_none_or(|token| form.keeps(token)) {
+        return Err("its 'refresh_token' is damaged".into());
     }
     let times = lifetime::Times { answer, fields, sent };
     let (lifetime_ms, odd) = times.of_access_token(access_token);
@@ -167,7 +176,7 @@ fn read_grant(
         .value(answer, "earliest_refresh_at")
         .and_then(lifetime::point)
         .map(|at| at.millis_since(sent));
-    let defect = is_defective.then(|| DEFECTIVE.to_owned());
+    let defect = form.is_defective().then(|| DEFECTIVE.to_owned());
     let warnings: Vec<String> = defect.into_iter().chain(odd).collect();
     Ok(Grant {
         access_token: Secret::new(access_token),
@@ -185,6 +194,13 @@ fn read_grant(
 
 fn text<'a>(answer: &'a Value, fields: &TokenFields, name: &str) -> Option<&'a str> {
     fields.value(answer, name).and_then(Value::as_str).filter(|text| !text.is_empty())
+}
+
+/// The next refresh token in an answer that is no grant. Without its predecessor, which the issuer may have used up, it
+/// would be lost.
+fn next_refresh_token(answer: &TokenResponse, fields: &TokenFields) -> Option<Secret> {
+    let token = fields.own_value(&answer.value, "refresh_token").and_then(Value::as_str);
+    token.filter(|token| !token.is_empty() && answer.form.keeps(token)).map(Secret::new)
 }
 
 /// True if a cut answer has everything that a rotation must not lose. A value with a configured place does not

@@ -135,6 +135,11 @@ impl Lifecycle {
         self.chain.extend(presented, grant, sent);
     }
 
+    /// An answer to a request with `presented`, sent at `sent`, was no grant but had the `next` refresh token of the chain.
+    pub fn continue_chain(&mut self, presented: &Presented, next: &Secret, sent: Timestamp) {
+        self.chain.continue_with(presented, next, sent);
+    }
+
     /// A login brought `grant`, whose `refresh_token` begins a chain. Returns the record that must be on disk.
     pub fn logged_in(
         &mut self,

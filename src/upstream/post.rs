@@ -45,8 +45,8 @@ pub(crate) struct Post<'a> {
     pub allowed: Duration,
     /// The largest answer body.
     pub answer_max_bytes: usize,
-    /// Decides whether a body that broke off is still complete.
-    pub is_whole: &'a dyn Fn(&Headers, &[u8]) -> bool,
+    /// Decides whether a body that broke off is still of use.
+    pub is_of_use: &'a dyn Fn(&Headers, &[u8]) -> bool,
 }
 
 /// A whole answer: status, header fields, body.
@@ -109,7 +109,7 @@ impl Poster {
         }
         let ends_with_connection =
             !headers.contains("content-length") && !headers.contains("transfer-encoding");
-        let is_broken = || !(post.is_whole)(&headers, &bytes);
+        let is_broken = || !(post.is_of_use)(&headers, &bytes);
         match end {
             Err(error) if is_broken() => Err(Error::from(error)),
             // RFC 9112 §9.8.
@@ -202,7 +202,7 @@ mod tests {
                 connecting: Duration::from_millis(50),
                 allowed: hour,
                 answer_max_bytes: 1,
-                is_whole: &|_, _| false,
+                is_of_use: &|_, _| false,
             });
             tell.send(answer.map(drop)).unwrap();
         };

@@ -220,6 +220,42 @@ fn a_whole_json_answer_counts_though_its_connection_breaks_off() {
     }
 }
 
+/// The used refresh token was presented again, and its successor had been in the part that came.
+#[test]
+fn an_answer_that_breaks_off_behind_its_refresh_token_loses_none() {
+    let grant = json!({
+        "outcome": "grant", "access_token": "at-1", "refresh_token": "rt-1", "expires_in": 3600,
+    });
+    let transient = json!({"outcome": "transient"});
+    let cases = [
+        (
+            r#"{"access_token":"at-1","expires_in":3600,"refresh_token":"rt-1","id_token":"eyJ"#,
+            &grant,
+            Some("rt-1"),
+        ),
+        (
+            r#"{"refresh_token":"rt-1","expires_in":3600,"access_token":"at-"#,
+            &transient,
+            Some("rt-1"),
+        ),
+        (r#"{"access_token":"at-1","expires_in":3600,"refresh_token":"rt-1"#, &transient, None),
+    ];
+    for (body, expected, stored) in cases {
+        for resets in [false, true] {
+            let issuer = Peer::start(move |mut talk: Conversation| {
+                talk.request();
+                talk.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{body}"));
+                if resets {
+                    talk.reset();
+                }
+            });
+            let refreshed = Refreshed::by_peer(issuer, "");
+            assert_eq!(refreshed.outcome(), *expected, "{body}, reset: {resets}");
+            assert_eq!(refreshed.stored()["refresh_token"].as_str(), stored, "{body}");
+        }
+    }
+}
+
 /// A sentence about a refresh token was taken for its end, and the spent seed was presented in its place.
 #[test]
 fn a_sentence_beside_a_status_that_passes_ends_no_chain() {

@@ -382,6 +382,13 @@ impl World {
                 self.lost += 1;
                 self.restart();
             }
+            Issued::Granted(grant) if self.one_in(200) => {
+                // Its access token is not where it should be.
+                if let Some(next) = &grant.refresh_token {
+                    self.machine.continue_chain(&presented, next, sent.wall);
+                }
+                self.failed(&presented, &failure(Class::Transient, Reached::No, None));
+            }
             Issued::Granted(grant) if self.machine.repeats_an_ended_token(&grant, sent) => {
                 self.machine.extend_chain(&presented, &grant, sent.wall);
                 self.failed(&presented, &Failure::ended_token());
@@ -597,7 +604,8 @@ impl World {
 }
 
 fn failure(class: Class, reached: Reached, retry_after_ms: Option<u64>) -> Failure {
-    Failure { class, reached, retry_after_ms, what: What::Status(503, None) }
+    let what = What::Status(503, None);
+    Failure { class, reached, retry_after_ms, next_refresh_token: None, what }
 }
 
 /// Runs one seed; whether its chain survived.

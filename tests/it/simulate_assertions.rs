@@ -179,7 +179,7 @@ impl World {
 
 fn failure(class: Class) -> Failure {
     let what = What::Status(400, Some("invalid_grant".into()));
-    Failure { class, reached: Reached::No, retry_after_ms: None, what }
+    Failure { class, reached: Reached::No, retry_after_ms: None, next_refresh_token: None, what }
 }
 
 fn run(seed: u64) {

@@ -334,12 +334,30 @@ fn a_body_that_ends_with_its_connection_is_cut_where_tls_did_not_say_that_it_end
 
 /// A form can't show that it is whole: half a token was sent to the provider.
 #[test]
-fn a_token_answer_that_tls_cuts_counts_only_where_it_is_whole_json() {
+fn a_token_answer_that_tls_cuts_counts_only_where_it_is_json_with_whole_tokens() {
     let authority = Authority::new();
-    for (kind, body, is_taken) in [
-        ("application/x-www-form-urlencoded", "expires_in=3600&access_token=hal", false),
-        ("application/json", r#"{"expires_in":3600,"access_token":"hal"#, false),
-        ("application/json", r#"{"expires_in":3600,"access_token":"whole"}"#, true),
+    for (kind, body, is_taken, stored) in [
+        ("application/x-www-form-urlencoded", "expires_in=3600&access_token=hal", false, None),
+        ("application/json", r#"{"expires_in":3600,"access_token":"hal"#, false, None),
+        (
+            "application/json",
+            r#"{"expires_in":3600,"access_token":"whole"}"#,
+            true,
+            Some("the-seed"),
+        ),
+        (
+            "application/json",
+            r#"{"expires_in":3600,"access_token":"whole","refresh_token":"hal"#,
+            false,
+            None,
+        ),
+        // The next refresh token would be lost with the rest.
+        (
+            "application/json",
+            r#"{"expires_in":3600,"access_token":"whole","refresh_token":"next","id_token":"hal"#,
+            true,
+            Some("next"),
+        ),
     ] {
         let issuer =
             talking(authority.server("localhost", 2120), move |mut session, mut stream| {
@@ -367,6 +385,9 @@ fn a_token_answer_that_tls_cuts_counts_only_where_it_is_whole_json() {
             refresh()["successes"] != 0 || refresh()["failures"] != 0
         });
         assert_eq!(refresh()["successes"] == 1, is_taken, "{body}: {}", refresh());
+        let record = std::fs::read_to_string(proxy.folder().join("p.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        assert_eq!(record["refresh_token"].as_str(), stored, "{body}");
     }
 }
 

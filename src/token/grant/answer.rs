@@ -45,6 +45,19 @@ pub(super) enum ResponseFormat {
     Urlencoded,
 }
 
+impl ResponseFormat {
+    /// True if the body has a defect.
+    pub(super) fn is_defective(self) -> bool {
+        matches!(self, Self::Defective | Self::Cut)
+    }
+
+    /// True if a body of this format has the refresh `token` undamaged. It is stored, and presented unchanged, so it must
+    /// not be half a token or the rest of one.
+    pub(super) fn keeps(self, token: &str) -> bool {
+        !self.is_defective() || token.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    }
+}
+
 /// The values of a complete answer, as `read` returns them.
 pub(crate) fn parse(headers: &Headers, body: &[u8]) -> Result<Value, &'static str> {
     let answer = read(headers, body)?;
@@ -77,10 +90,16 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<TokenResponse, &'st
     Ok(TokenResponse { value, form: ResponseFormat::Urlencoded })
 }
 
-/// True if `body` is a complete answer though its connection broke off: the braces of JSON show that.
-pub(crate) fn is_whole(headers: &Headers, body: &[u8]) -> bool {
-    read(headers, body)
-        .is_ok_and(|answer| matches!(answer.form, ResponseFormat::Json | ResponseFormat::Defective))
+/// True if `body` is of use though its connection broke off: the braces of JSON show that it is complete, or it has a
+/// complete refresh token, which would be lost with it.
+pub(crate) fn is_of_use(headers: &Headers, body: &[u8]) -> bool {
+    read(headers, body).is_ok_and(|TokenResponse { value, form }| match form {
+        ResponseFormat::Json | ResponseFormat::Defective => true,
+        ResponseFormat::Cut => {
+            value["refresh_token"].as_str().is_some_and(|token| !token.is_empty())
+        }
+        ResponseFormat::Urlencoded => false,
+    })
 }
 
 /// The text of a body: UTF-8, or UTF-16, which some frameworks write by mistake.
@@ -243,15 +262,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whole_though_the_connection_broke_off() {
-        let whole = |body: &[u8]| is_whole(&Headers::new(), body);
+    fn what_is_of_use_though_the_connection_broke_off() {
+        let is_of_use = |body: &[u8]| is_of_use(&Headers::new(), body);
         let json = b"{\"access_token\":\"a}\"}";
-        assert!(whole(json) && whole(&gzip(json)));
+        assert!(is_of_use(json) && is_of_use(&gzip(json)));
         for end in 0..json.len() {
-            assert!(!whole(&json[..end]), "{end}");
+            assert!(!is_of_use(&json[..end]), "{end}");
         }
-        assert!(!whole(b"access_token=a&refresh_token=r"), "there may be more of a form");
-        assert!(!whole(b"access_token={") && !whole(b"access_token=a&user={}"));
-        assert!(whole(b"{\"access_token\":\"a\",} and more"));
+        assert!(!is_of_use(b"access_token=a&refresh_token=r"), "there may be more of a form");
+        assert!(!is_of_use(b"access_token={") && !is_of_use(b"access_token=a&user={}"));
+        assert!(is_of_use(b"{\"access_token\":\"a\",} and more"));
+        let rotated = b"{\"access_token\":\"a\",\"refresh_token\":\"r2\",\"id_token\":\"e";
+        let whole_at = rotated.len() - ",\"id_token\":\"e".len();
+        for end in 0..=rotated.len() {
+            assert_eq!(is_of_use(&rotated[..end]), end >= whole_at, "{end}");
+        }
     }
 }

@@ -22,7 +22,8 @@ pub enum Class {
 /// Our knowledge of whether the issuer acted on the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
-    /// The request never left, or the issuer's answer says that it failed: the refresh token is unused.
+    /// The request never left, or the issuer's answer says that it failed, or it has the next refresh token: none was
+    /// lost.
     No,
     /// The request left and the issuer did not answer: the refresh token may have been used up.
     Perhaps,
@@ -36,6 +37,8 @@ pub struct Failure {
     pub reached: Reached,
     /// The wait that the server asked for, in milliseconds.
     pub retry_after_ms: Option<u64>,
+    /// The refresh token to use next, if the answer has it though it is no grant.
+    pub next_refresh_token: Option<Secret>,
     /// The failure without any secret: `401 Unauthorized (invalid_client)`.
     pub what: What,
 }
@@ -161,8 +164,15 @@ impl Failure {
         Self::passing(Reached::Perhaps, What::NotAToken(why.into()))
     }
 
+    /// The same of an answer that has the `next` refresh token: nothing was lost.
+    pub(super) fn but_with(self, next: Option<Secret>) -> Self {
+        let reached = if next.is_some() { Reached::No } else { self.reached };
+        Self { reached, next_refresh_token: next, ..self }
+    }
+
     /// A failure that is tried again soon.
     fn passing(reached: Reached, what: What) -> Self {
-        Self { class: Class::Transient, reached, retry_after_ms: None, what }
+        let class = Class::Transient;
+        Self { class, reached, retry_after_ms: None, next_refresh_token: None, what }
     }
 }

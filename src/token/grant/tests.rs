@@ -203,6 +203,37 @@ fn a_200_that_is_no_token_response_is_transient() {
 }
 
 #[test]
+fn the_refresh_token_of_an_answer_that_is_no_grant() {
+    let path = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let fields = TokenFields::new(vec![("access_token", path("user.access_token"))]);
+    let plain = TokenFields::default();
+    let cases = [
+        (&plain, r#"{"refresh_token":"r2","token":"x"}"#, Some("r2")),
+        (&plain, r#"{"refresh_token":"r2","access_token":5,}"#, Some("r2")),
+        (&plain, "{\"refresh_token\":\"r2\",\"access_token\":\"a\\nb\"}", Some("r2")),
+        (&plain, r#"{"refresh_token":"r2","access_token":"a"#, Some("r2")),
+        (&plain, "refresh_token=r2&token=x", Some("r2")),
+        (&plain, r#"{"access_token":"a","refresh_token":"r"#, None),
+        (&plain, "{\"refresh_token\":\"r\t2\",\"token\":\"x\"}", None),
+        (&plain, r#"{"refresh_token":"","token":"x"}"#, None),
+        (&plain, r#"{"refresh_token":2}"#, None),
+        (&fields, r#"{"user":{"refresh_token":"r2"},"refresh_token":"other"}"#, Some("r2")),
+        (&fields, r#"{"user":{"id":1},"refresh_token":"other"}"#, None),
+        (&fields, r#"{"access_token":"a","refresh_token":"other"}"#, None),
+    ];
+    for (fields, body, expected) in cases {
+        let failure = read(200, &Headers::new(), body.as_bytes(), fields, SENT).unwrap_err();
+        assert_eq!(failure.next_refresh_token, expected.map(Secret::new), "{body}");
+        // Nothing was lost.
+        let reached = if expected.is_some() { Reached::No } else { Reached::Perhaps };
+        assert_eq!(failure.reached, reached, "{body}");
+    }
+    let refused = r#"{"error":"invalid_grant","refresh_token":"r2"}"#;
+    let failure = read(200, &Headers::new(), refused.as_bytes(), &plain, SENT).unwrap_err();
+    assert_eq!(failure.next_refresh_token, None);
+}
+
+#[test]
 fn retry_after_in_both_forms() {
     let after = |value: &str| {
         let mut headers = Headers::new();

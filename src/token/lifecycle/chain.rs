@@ -148,14 +148,31 @@ impl Chain {
     /// The refresh token of `grant`, which `presented` brought at `sent`, becomes the next one of the chain.
     pub(super) fn extend(&mut self, presented: &Presented, grant: &Grant, sent: Timestamp) {
         let Some(token) = presented.token() else { return };
-        let before = self.saved.refresh_end.filter(|_| self.is_of_chain(presented));
         let next = grant.refresh_token.as_ref().unwrap_or(token);
-        self.saved.refresh_end =
-            RefreshEnd::after(before, grant.refresh_token_lifetime_ms, next == token, sent);
+        self.append(token, next, grant.refresh_token_lifetime_ms, sent);
+    }
+
+    /// The same with the `next` refresh token alone, from an answer that was no grant.
+    pub(super) fn continue_with(&mut self, presented: &Presented, next: &Secret, sent: Timestamp) {
+        let Some(token) = presented.token() else { return };
+        if self.begins_with_seed() {
+            // It belongs to the chain before.
+            self.saved.access = None;
+        }
+        self.append(token, next, None, sent);
+    }
+
+    /// Puts `next`, which lasts for `lifetime_ms`, in the place of `token`. What failed before says nothing about it.
+    fn append(&mut self, token: &Secret, next: &Secret, lifetime_ms: Option<i64>, sent: Timestamp) {
+        let is_of_chain = self.saved.refresh_token.as_ref() == Some(token);
+        let before = self.saved.refresh_end.filter(|_| is_of_chain);
+        self.saved.refresh_end = RefreshEnd::after(before, lifetime_ms, next == token, sent);
         if self.seed.token() == Some(token) {
             self.begin_with(token);
         }
         self.saved.refresh_token = Some(next.clone());
+        self.forget_failure();
+        self.failures.marker_before = None;
     }
 
     /// From now on, the chain begins with `seed`, the configured one, which also supersedes another host's seed that

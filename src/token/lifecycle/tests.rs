@@ -48,7 +48,8 @@ fn grant(access: &str, refresh: Option<&str>, lifetime_ms: i64) -> Grant {
 }
 
 fn failure(class: Class) -> Failure {
-    Failure { class, reached: Reached::No, retry_after_ms: None, what: What::Status(400, None) }
+    let what = What::Status(400, None);
+    Failure { class, reached: Reached::No, retry_after_ms: None, next_refresh_token: None, what }
 }
 
 fn rng() -> Rng {
@@ -326,6 +327,34 @@ fn no_answer_leaves_the_marker_and_an_answer_takes_it_away() {
         let (after, _) = fail(&mut machine, &failure(Class::TokenDead), START);
         assert_eq!(after.answer_lost, stays);
     }
+}
+
+/// A refresh with the next token brings an answer that is no grant, and has this refresh token.
+fn continues_with(machine: &mut Lifecycle, next: &str, now: Moment) -> Saved {
+    let presented = machine.presented();
+    machine.begin(&presented, now);
+    machine.continue_chain(&presented, &Secret::new(next), now.wall);
+    let failed = failure(Class::Transient);
+    machine.failed(&presented, &failed, now, &mut rng()).1.unwrap()
+}
+
+#[test]
+fn a_refresh_token_that_came_without_a_grant_is_the_next_one() {
+    let mut machine = fresh();
+    let now = later(START, HOUR_MS - 60_000);
+    let silent = Failure { reached: Reached::Perhaps, ..failure(Class::Transient) };
+    fail(&mut machine, &silent, now);
+    let saved = continues_with(&mut machine, "r2", now);
+    assert_eq!((presented(&machine).as_str(), saved.pending), ("r2", None));
+    assert!(!machine.token().unwrap().expires.reached(now), "the old token serves on");
+    let (after, _) = fail(&mut machine, &failure(Class::TokenDead), now);
+    assert!(after.falls_back_to_seed && !after.answer_lost, "no answer was lost");
+    // The seed, which is tried in the chain's place, is used up too.
+    continues_with(&mut machine, "r3", now);
+    assert_eq!(presented(&machine), "r3");
+    let saved = continues_with(&mut machine, "r4", now);
+    let restarted = Lifecycle::new(policy(Some("s")), Some(saved), now);
+    assert_eq!(presented(&restarted), "r4");
 }
 
 #[test]

@@ -147,7 +147,12 @@ impl RefreshAttempt<'_> {
             self.life.uninterrupted.get_or_insert_with(Uninterrupted::begin);
         }
         let sent = self.life.now();
-        let grant = self.ask(&request, presented, sent)?;
+        let grant = self.ask(&request, presented, sent).inspect_err(|no_grant| {
+            // The issuer has rotated, whatever else its answer lacks.
+            if let NoGrant::Failed(Failure { next_refresh_token: Some(next), .. }) = no_grant {
+                self.life.machine.continue_chain(presented, next, sent.wall);
+            }
+        })?;
         if self.life.machine.repeats_an_ended_token(&grant, sent) {
             self.life.machine.extend_chain(presented, &grant, sent.wall);
             return Err(Failure::ended_token().into());

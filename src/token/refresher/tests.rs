@@ -538,6 +538,32 @@ fn the_answer_to_a_refresh_token_is_awaited_for_as_long_as_any() {
     assert_eq!(other, Allowed { connecting: try_s, whole: try_s });
 }
 
+/// The used refresh token was presented again, and its successor was in an answer that nobody kept.
+#[test]
+fn an_answer_without_an_access_token_loses_no_refresh_token() {
+    let (tell, told) = unbounded();
+    let folder = tempfile::tempdir().unwrap();
+    let mut asleep = Asleep::with(folder, grant::tests::config(), move |request| {
+        let body = request.body.expose().to_owned();
+        let is_first = body.contains("refresh_token=seed&");
+        tell.send(body).unwrap();
+        let answer = if is_first {
+            r#"{"refresh_token":"r2","token":"x"}"#
+        } else {
+            r#"{"access_token":"a","expires_in":3600}"#
+        };
+        (200, answer.as_bytes().to_vec())
+    });
+    let wait_ms = asleep.sleeps_after(0);
+    let stored = StateFile::new(asleep.folder.path(), "p").load().unwrap().unwrap();
+    assert_eq!((stored.refresh_token, stored.pending), (Some(Secret::new("r2")), None));
+    asleep.sleeps_after(wait_ms);
+    assert!(asleep.store.read(0).token.is_some());
+    let presented: Vec<_> = told.try_iter().collect();
+    assert_eq!(presented.len(), 2);
+    assert!(presented[1].contains("refresh_token=r2&"), "{presented:?}");
+}
+
 #[test]
 fn orders_that_come_while_a_refresh_runs_join_it() {
     let (release, released) = bounded::<()>(0);

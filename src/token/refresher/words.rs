@@ -145,6 +145,7 @@ mod tests {
             class: Class::TokenDead,
             reached: Reached::No,
             retry_after_ms: None,
+            next_refresh_token: None,
             what: What::Status(400, Some("invalid_grant".into())),
         };
         let missing = Failure::missing(Missing::Variable("X".into()));

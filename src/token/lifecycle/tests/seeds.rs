@@ -72,6 +72,16 @@ fn a_seed_that_was_refused_or_whose_answer_was_lost_is_superseded_too() {
 }
 
 #[test]
+fn a_seed_that_brings_no_access_token_begins_a_chain_without_that_of_another() {
+    let now = later(START, 60_000);
+    let mut newer = host("s2", &chain_of("s1"), now);
+    let saved = continues_with(&mut newer, "r-2", now);
+    assert_eq!(saved.access, None, "it may be another account's");
+    let again = Lifecycle::new(policy(Some("s2")), Some(saved), now);
+    assert_eq!((presented(&again).as_str(), again.token().is_some()), ("r-2", false));
+}
+
+#[test]
 fn each_seed_of_a_row_is_remembered() {
     let mut record = chain_of("s1");
     let mut now = START;
