@@ -202,6 +202,7 @@ impl Chain {
         self.saved.logged_out_at = None;
         self.forget_failure();
         self.saved.pending = None;
+        self.failures.marker_before = None;
     }
 
     /// A login brought `grant` and with it `refresh_token`.

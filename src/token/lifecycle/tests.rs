@@ -358,6 +358,18 @@ fn a_refresh_token_that_came_without_a_grant_is_the_next_one() {
 }
 
 #[test]
+fn a_login_ends_the_marker_of_a_refresh_before_it() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    // The second one finds the first one's marker.
+    machine.begin(&machine.presented(), START);
+    machine.begin(&machine.presented(), START);
+    let refresh_token = Secret::new("r");
+    machine.logged_in(&grant("a", None, 3_600_000), &refresh_token, START, START, &mut rng());
+    machine.failed(&Presented::Nothing, &failure(Class::Transient), START, &mut rng());
+    assert_eq!(machine.saved().pending, None);
+}
+
+#[test]
 fn what_we_ran_out_of_ourselves_makes_no_wait_longer() {
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
     let mut now = START;

@@ -135,7 +135,7 @@ impl RefreshAttempt<'_> {
     ) -> Result<(Grant, Moment), NoGrant> {
         let request = self.life.token_request(presented)?;
         if let Some(failure) = no_metadata {
-            return Err(failure.into());
+            return Err(NoGrant::Unsent(failure));
         }
         self.reach_again(&request.url).map_err(NoGrant::Unsent)?;
         self.vault

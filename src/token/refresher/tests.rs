@@ -14,7 +14,7 @@ use crate::atomic::AtomicU64;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::config::{AutoRefresh, GrantType, LoginEndpoints, SecretFiles, Unwritten};
 use crate::http::message::Headers;
-use crate::record::{Saved, SavedAccess};
+use crate::record::{Marker, Saved, SavedAccess};
 use crate::secret::Secret;
 use crate::token::grant;
 use crate::token::grant::{Failure, Reached, TokenRequest};
@@ -562,6 +562,38 @@ fn an_answer_without_an_access_token_loses_no_refresh_token() {
     let presented: Vec<_> = told.try_iter().collect();
     assert_eq!(presented.len(), 2);
     assert!(presented[1].contains("refresh_token=r2&"), "{presented:?}");
+}
+
+/// The marker of a lost answer went at the first try, and each try wrote to the disk.
+#[test]
+fn tries_without_an_issuers_metadata_leave_the_marker_and_write_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateFile::new(folder.path(), "p");
+    let at = Timestamp::from_secs(1_800_000_000);
+    let (token, config) = (Secret::new("stored"), of_issuer_alone());
+    let seed_hash = config.seed.clone().and_then(Result::ok).map(|seed| seed.hash());
+    let stored = Saved {
+        revision: 7,
+        saved_at: at,
+        seed_hash: seed_hash.clone(),
+        configured_seed: seed_hash,
+        client: config.client_hash(),
+        pending: Some(Marker { refresh_token_hash: token.hash(), at }),
+        refresh_token: Some(token),
+        ..Saved::default()
+    };
+    state.replace(&stored).unwrap();
+    let before = std::fs::read_to_string(state.path()).unwrap();
+    let asleep = Asleep::with(folder, config, |_| (404, Vec::new()));
+    for _ in 0..3 {
+        let order = asleep.refresher.inbox().force();
+        assert!(order.recv_timeout(PATIENCE).is_err(), "it is answered");
+    }
+    let refresh = asleep.store.read(0).refresh.clone();
+    assert!(refresh.failures >= 3, "each was a try");
+    assert!(refresh.last_error.unwrap().whole.contains("has no metadata"));
+    assert_eq!(std::fs::read_to_string(state.path()).unwrap(), before);
+    assert_eq!(state.load().unwrap(), Some(stored));
 }
 
 #[test]
