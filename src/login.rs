@@ -348,7 +348,8 @@ fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, L
     let request = grant::request_with(config, url, Vec::new(), scope, &assertions()?)?;
     let (answer, asked) = send(setup, &request);
     let answer = answer.map_err(LoginError::Unanswered)?;
-    let pending = DeviceAuthorization::read(&answer, asked.wall)?;
+    let pending = DeviceAuthorization::read(&answer, asked.wall)
+        .map_err(|error| error.without(config.secrets()))?;
     (io.say)(&pending.instructions());
     if let Some(address) = pending.address() {
         (io.open)(address);
@@ -368,7 +369,11 @@ fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, L
         let outcome = answer.map(|answer| read(setup, &answer, sent));
         match outcome {
             Ok(Ok(granted)) => return store(setup, (granted, sent)),
-            Ok(Err(failure)) => wait_ms = poll.after_error(&failure)?,
+            Ok(Err(failure)) => {
+                wait_ms = poll.after_error(&failure).map_err(|error| {
+                    error.without(config.secrets().chain([&pending.device_code]))
+                })?;
+            }
             Err(_) => wait_ms = poll.after_silence(),
         }
     }

@@ -27,7 +27,8 @@ const LIFETIME_MAX_MS: u64 = 3_600_000;
 /// A device authorization response (RFC 8628 §3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceAuthorization {
-    device_code: Secret,
+    /// The code that each poll presents.
+    pub device_code: Secret,
     user_code: String,
     verification_uri: String,
     complete: Option<String>,
@@ -55,6 +56,17 @@ pub(crate) enum DeviceError {
     /// The issuer ended the login for another reason.
     #[error("The issuer ended the login: {0}")]
     Ended(What),
+}
+
+impl DeviceError {
+    /// The same without a code that quotes one of `secrets`.
+    pub(crate) fn without<'a>(self, secrets: impl Iterator<Item = &'a Secret>) -> Self {
+        match self {
+            Self::NoCode(failure) => Self::NoCode(failure.map(|failure| failure.without(secrets))),
+            Self::Ended(what) => Self::Ended(what.without(secrets)),
+            other => other,
+        }
+    }
 }
 
 fn with_advice(failure: Option<&Failure>) -> String {

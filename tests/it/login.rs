@@ -541,6 +541,35 @@ fn nothing_secret_is_said_at_trace_level() {
     }
 }
 
+/// A code in an answer is told to the person, and an issuer may quote in it what it was sent.
+#[test]
+fn a_refusal_that_quotes_a_secret_of_a_device_login_is_told_without_it() {
+    const SECRET: &str = "client-secret-0c1d";
+    for (path, quoted, told) in [
+        ("/oauth/device", SECRET, "The issuer gives no device code: 400 Bad Request"),
+        ("/oauth/token", DEVICE_CODE, "The issuer ended the login: 400 Bad Request"),
+        ("/oauth/token", SECRET, "The issuer ended the login: 400 Bad Request"),
+    ] {
+        let issuer = Peer::answering(move |seen| {
+            if seen.line.contains(path) {
+                return answer(400, &format!(r#"{{"error":"{quoted}"}}"#));
+            }
+            let code = r#""user_code":"AB","verification_uri":"http://x","interval":0"#;
+            answer(200, &format!(r#"{{"device_code":"{DEVICE_CODE}",{code}}}"#))
+        });
+        let mut place = Place::new("device_authorization_url: URL/oauth/device");
+        let file = place.folder.path().join("providers.yaml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, config.replace(&place.sandbox.url(), &issuer.url())).unwrap();
+        place.set("SECRET", SECRET);
+        let (mut login, _stdin) = place.login(&[]);
+        assert_eq!(login.code(), Some(1), "{:#?}", login.lines());
+        login.wait_for(told);
+        let lines = login.lines();
+        assert!(!lines.iter().any(|line| line.contains(quoted)), "{lines:#?}");
+    }
+}
+
 #[test]
 fn the_address_that_was_to_be_opened_was_pasted_back() {
     let place = Place::new("authorization_url: URL/oauth/authorize");

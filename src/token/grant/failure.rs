@@ -106,6 +106,16 @@ fn status_words(status: u16, code: Option<&str>) -> String {
     format!("{status}{reason}{code}")
 }
 
+impl What {
+    /// The same without a code that quotes one of `secrets`.
+    pub(crate) fn without<'a>(mut self, mut secrets: impl Iterator<Item = &'a Secret>) -> Self {
+        if let Self::Status(_, code) | Self::Assertion(_, code, _) = &mut self {
+            code.take_if(|code| secrets.any(|secret| secret.is_within(code)));
+        }
+        self
+    }
+}
+
 impl Failure {
     /// No answer came.
     pub fn no_answer(reached: Reached, why: impl Into<String>) -> Self {
@@ -142,11 +152,8 @@ impl Failure {
     }
 
     /// The same without a code that quotes one of `secrets`.
-    pub(crate) fn without<'a>(mut self, mut secrets: impl Iterator<Item = &'a Secret>) -> Self {
-        if let What::Status(_, code) = &mut self.what {
-            code.take_if(|code| secrets.any(|secret| secret.is_within(code)));
-        }
-        self
+    pub(crate) fn without<'a>(self, secrets: impl Iterator<Item = &'a Secret>) -> Self {
+        Self { what: self.what.without(secrets), ..self }
     }
 
     /// A secret is not there.

@@ -12,7 +12,9 @@ use log::{LevelFilter, Log, Metadata, Record};
 use super::*;
 use crate::atomic::AtomicU64;
 use crate::clock::{Clock, Moment, Timestamp};
-use crate::config::{AutoRefresh, GrantType, LoginEndpoints, SecretFiles, Unwritten};
+use crate::config::{
+    AutoRefresh, ClientAuth, GrantType, LoginEndpoints, SecretFiles, TokenExchange, Unwritten,
+};
 use crate::http::message::Headers;
 use crate::record::{Marker, Saved, SavedAccess};
 use crate::secret::Secret;
@@ -594,6 +596,27 @@ fn tries_without_an_issuers_metadata_leave_the_marker_and_write_nothing() {
     assert!(refresh.last_error.unwrap().whole.contains("has no metadata"));
     assert_eq!(std::fs::read_to_string(state.path()).unwrap(), before);
     assert_eq!(state.load().unwrap(), Some(stored));
+}
+
+#[test]
+fn a_refusal_that_quotes_the_token_to_exchange_is_told_without_it() {
+    // {"exp":1700000000}
+    const ENDED: &str = "aa.eyJleHAiOjE3MDAwMDAwMDB9.cc";
+    let exchange = TokenExchange {
+        subject_token: Ok(Secret::new(ENDED)),
+        subject_token_file: None,
+        subject_token_type: String::new(),
+        parameters: Vec::new(),
+    };
+    let grant_type = GrantType::TokenExchange(Box::new(exchange));
+    let config =
+        AutoRefresh { grant_type, client_auth: ClientAuth::None, ..grant::tests::config() };
+    let refused = |_: &TokenRequest| (400, format!(r#"{{"error":"{ENDED}"}}"#).into_bytes());
+    let mut asleep = Asleep::with(tempfile::tempdir().unwrap(), config, refused);
+    asleep.sleeps_after(0);
+    let told = asleep.store.read(0).refresh.last_error.clone().unwrap().whole;
+    assert!(told.contains("400 Bad Request; the subject token ended at"), "{told}");
+    assert!(!told.contains(ENDED), "{told}");
 }
 
 #[test]
