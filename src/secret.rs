@@ -41,6 +41,11 @@ impl Secret {
         self.0.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
     }
 
+    /// True if it begins with `byte`.
+    pub fn begins_with(&self, byte: u8) -> bool {
+        self.0.as_bytes().first() == Some(&byte)
+    }
+
     /// True if it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -10,6 +10,9 @@ pub(crate) const PLAIN_KEY_NAME: &str = "default";
 /// The longest name of a key.
 pub(crate) const NAME_MAX_BYTES: usize = 100;
 
+/// The beginning of comments in other files. No key may begin with it: whoever sends a comment would be let in.
+pub(crate) const COMMENT_MARK: u8 = b'#';
+
 /// The beginning of keys that `evertoken key` makes.
 pub(crate) const KEY_PREFIX: &str = "et_";
 
@@ -67,6 +70,11 @@ impl KeySecret {
             Self::Text(secret) => Some(secret),
             Self::Hash(_) => None,
         }
+    }
+
+    /// True if it looks like a comment.
+    pub(crate) fn is_comment(&self) -> bool {
+        self.text().is_some_and(|text| text.begins_with(COMMENT_MARK))
     }
 
     /// True if `other` is of the same key.

@@ -71,12 +71,14 @@ fn read_plain(
             Vec::new()
         }
         Ok(text) => {
-            let keys: Vec<_> = text.expose().lines().filter_map(InboundKey::of_line).collect();
+            let lines = (1..).zip(text.expose().lines());
+            let keys = lines.filter_map(|(line, text)| Some((line, InboundKey::of_line(text)?)));
+            let keys: Vec<_> = keys.collect();
             if keys.is_empty() {
                 section.error(place, "auth is enabled, but there is no key: it is blank");
             }
             inbound_key::check_lines(section, place, &keys);
-            keys
+            keys.into_iter().map(|(_, key)| key).collect()
         }
     }
 }

@@ -1,7 +1,8 @@
 //! `settings.auth.keys`: keys with a name, which may be limited to certain providers.
 
 use crate::config::inbound_key::{
-    InboundKey, KEY_PREFIX, KeyHash, KeyRights, KeySecret, NAME_MAX_BYTES, PLAIN_KEY_NAME,
+    COMMENT_MARK, InboundKey, KEY_PREFIX, KeyHash, KeyRights, KeySecret, NAME_MAX_BYTES,
+    PLAIN_KEY_NAME,
 };
 use crate::config::raw::{Section, nearest};
 use crate::config::resolve::pattern::OtherWildcard;
@@ -59,6 +60,14 @@ pub(super) fn read(
     match named.found {
         Ok(secret) if secret.is_empty() => {
             section.error(named.key, format!("the key '{name}' is empty"));
+            None
+        }
+        Ok(secret) if secret.begins_with(COMMENT_MARK) => {
+            let message = format!(
+                "the key '{name}' begins with '#', which no key may, because a comment would be one; put the key alone \
+                 there, or choose another key"
+            );
+            section.error(named.key, message);
             None
         }
         Ok(secret) if secret.is_visible() => {
@@ -220,19 +229,26 @@ pub(super) fn check_unique(section: &Section<'_>, key: &InboundKey, before: &[In
     }
 }
 
-/// Refuses two lines with one name and different keys, or with one key and different names. Keys without a name, and a
-/// line that stands there twice, are no matter. Warns of a key that most clients can't send.
-pub(super) fn check_lines(section: &Section<'_>, place: &str, keys: &[InboundKey]) {
-    for (index, key) in keys.iter().enumerate() {
+/// Refuses a comment, and two lines with one name and different keys, or with one key and different names; `keys` are
+/// beside the numbers of their lines. Keys without a name, and a line that stands there twice, are no matter. Warns of a
+/// key that most clients can't send.
+pub(super) fn check_lines(section: &Section<'_>, place: &str, keys: &[(u32, InboundKey)]) {
+    for (index, (line, key)) in keys.iter().enumerate() {
         let name = &key.rights.name;
-        if key.secret.text().is_some_and(|text| !text.is_visible()) {
+        if key.secret.is_comment() {
+            let message = format!(
+                "the key in line {line} begins with '#', which no key may, because a comment would be one; take the line \
+                 out, or choose another key"
+            );
+            section.error(place, message);
+        } else if key.secret.text().is_some_and(|text| !text.is_visible()) {
             let message = format!(
                 "the key '{name}' is not one word of visible ASCII characters, so most clients can't send it; a comment \
                  can't stand on its line"
             );
             section.warn(place, message);
         }
-        for other in &keys[..index] {
+        for (_, other) in &keys[..index] {
             let is_named_alike = other.rights.name == *name;
             let message = match (is_named_alike, other.secret.is_same(&key.secret)) {
                 (true, false) if name != PLAIN_KEY_NAME => {

@@ -1,5 +1,7 @@
 //! Keys with a name, and the mistakes in them.
 
+use std::path::Path;
+
 use super::*;
 use crate::config::resolve::resolve;
 use crate::config::resolve::tests::{document, fine, sources, told};
@@ -205,23 +207,54 @@ fn a_key_with_a_comment_behind_it_let_nobody_in_and_nobody_said_so() {
     assert!(!told[0].contains("et_a"), "{told:?}");
 }
 
+/// The mistakes in `settings.auth` of these keys, where the variable and the file LINES hold `text`.
+fn mistakes(auth: &str, text: &str) -> Vec<String> {
+    let look = |name: &str| match name {
+        "LINES" => Some(text.to_owned()),
+        other => (sources().environment)(other),
+    };
+    let files = |_: &Path| Ok(text.to_owned());
+    let sources = Sources { environment: &look, files: &files, ..sources() };
+    let found = resolve(&with_keys(auth), "f", &sources).err().unwrap_or_default();
+    found.iter().map(ToString::to_string).collect()
+}
+
+/// Whoever sent `x-api-key: #` was let in, with all rights.
+#[test]
+fn a_comment_between_keys_was_a_key() {
+    for (key, place) in [("api_key_env: LINES", "f:1:47: "), ("api_key_file: /lines", "f:1:48: ")] {
+        let told = |text: &str| mistakes(&format!("enabled: true, {key}"), text);
+        for (text, line) in [
+            ("#x\none", 1),
+            ("one\n\n #\n", 3),
+            ("one\n#------", 2),
+            ("one\n# of Alice", 2),
+            ("#ci: one", 1),
+            ("one\nci: #x", 2),
+        ] {
+            let told = told(text);
+            assert_eq!(told.len(), 1, "{told:?}");
+            let start = format!("{place}the key in line {line} begins with '#', which no key may");
+            assert!(told[0].starts_with(&start), "{told:?}");
+        }
+        for fine in ["a#b\none", "one#", "ci: a#b"] {
+            assert_eq!(told(fine), [""; 0], "{fine}");
+        }
+    }
+    for source in ["key_env: LINES", "key_file: /lines"] {
+        let told = |text| mistakes(&format!("enabled: true, keys: [{{name: ci, {source}}}]"), text);
+        for text in ["#", "#one", "# of Alice\none"] {
+            let told = told(text);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains("the key 'ci' begins with '#'"), "{told:?}");
+        }
+        assert_eq!(told("a#b"), [""; 0]);
+    }
+}
+
 #[test]
 fn lines_with_one_name_or_one_key_twice() {
-    let told = |text: &str| {
-        let (config, environment) =
-            (with_keys("enabled: true, api_key_env: LINES"), text.to_owned());
-        let look = move |name: &str| match name {
-            "LINES" => Some(environment.clone()),
-            other => (sources().environment)(other),
-        };
-        let sources = Sources { environment: &look, ..sources() };
-        resolve(&config, "f", &sources)
-            .err()
-            .unwrap_or_default()
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-    };
+    let told = |text: &str| mistakes("enabled: true, api_key_env: LINES", text);
     for fine in ["one\ntwo", "one\none", "a: one\nb: two", "a: one\na: one", "default: one\ntwo"] {
         assert_eq!(told(fine), [""; 0], "{fine}");
     }
