@@ -73,14 +73,16 @@ pub struct Config {
     pub providers: Vec<ProviderConfig>,
 }
 
-/// The provider with the name or slug `wanted`, preferably an enabled one.
+/// The provider with the name `wanted`, else the one with that slug; an enabled one before a disabled one, which conflicts
+/// with nobody.
 pub(crate) fn find_provider(providers: &[ProviderConfig], wanted: &str) -> Option<usize> {
     let wanted = nfc::composed(wanted);
-    let is_meant = |provider: &&ProviderConfig| {
-        nfc::composed(&provider.name) == wanted || provider.slug == wanted
+    let rank = |provider: &ProviderConfig| {
+        let is_called_so = nfc::composed(&provider.name) == wanted;
+        (is_called_so || provider.slug == wanted).then_some((!provider.enabled, !is_called_so))
     };
-    let enabled = providers.iter().position(|one| one.enabled && is_meant(&one));
-    enabled.or_else(|| providers.iter().position(|one| is_meant(&one)))
+    let meant = providers.iter().enumerate();
+    meant.filter_map(|(index, one)| Some((rank(one)?, index))).min().map(|(_, index)| index)
 }
 
 /// The enabled provider whose slug is this segment of a path, percent-encoded or not.

@@ -6,7 +6,7 @@ use crate::config::raw::{Document, Section, nearest};
 use crate::config::resolve::pattern::OtherWildcard;
 use crate::config::{
     CommandLine, Config, Credential, GrantType, Missing, ModelRoute, ProviderConfig,
-    RouteCandidate, find_provider,
+    RouteCandidate, find_provider, nfc,
 };
 
 mod assertion;
@@ -104,6 +104,7 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
         report_none(&root, &providers);
     }
     check_unique(&sections, &providers);
+    warn_of_slugs(&sections, &providers);
     token_request::check_providers(&sections, &providers);
     if is_list {
         inbound_key::check_providers(&root, &providers);
@@ -150,6 +151,28 @@ fn check_unique(sections: &[Section<'_>], providers: &[ProviderConfig]) {
                 other.name, other.slug
             );
             section.error(if section.has("slug") { "slug" } else { "name" }, message);
+        }
+    }
+}
+
+/// Warns about a slug that is the name of another provider: a name comes before a slug, except in paths and in the lists
+/// of keys, which hold slugs alone.
+fn warn_of_slugs(sections: &[Section<'_>], providers: &[ProviderConfig]) {
+    let enabled = || providers.iter().filter(|one| one.enabled);
+    for (provider, section) in providers.iter().zip(sections).filter(|(one, _)| one.enabled) {
+        let slug = &provider.slug;
+        // Two with one name or one slug are an error.
+        let is_namesake = |other: &&ProviderConfig| {
+            nfc::composed(&other.name) == *slug
+                && other.slug != *slug
+                && other.name != provider.name
+        };
+        if enabled().any(|other| is_namesake(&other)) {
+            let message = format!(
+                "the slug '{slug}' of this provider is the name of another one, which alone is meant by '{slug}' in a route, \
+                 in 'bearer_provider' and after --provider; choose another with 'slug'"
+            );
+            section.warn(if section.has("slug") { "slug" } else { "name" }, message);
         }
     }
 }

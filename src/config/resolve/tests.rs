@@ -877,6 +877,42 @@ fn providers_in_any_script_start() {
     assert_eq!(config.model_routes[0].candidates[0].provider, 1, "the enabled one is meant");
 }
 
+/// A route, a `bearer_provider` and `logout --provider` took the other provider.
+#[test]
+fn the_name_of_a_provider_lost_to_the_slug_of_another() {
+    let one = |name: &str, more: &str| {
+        format!("{{name: {name}, type: generic, base_url: 'https://x', auth_value: {name}{more}}}")
+    };
+    let [backup, main, off] = [
+        one("Backup", ", slug: main"),
+        one("main", ", slug: primary"),
+        one("main", ", slug: old, enabled: false"),
+    ];
+    let bearer = "{name: Third, type: generic, base_url: 'https://x', auto_refresh_config: {token_url: 'https://i/t', \
+                  token_request: {bearer_provider: main}}}";
+    let routes = "model_routes: {'*': [{provider: main}]}";
+    for (providers, index, warns) in [
+        ([&backup, &main], 1, true),
+        ([&main, &backup], 0, true),
+        // A disabled provider conflicts with nobody.
+        ([&off, &backup], 1, false),
+        ([&off, &main], 1, false),
+    ] {
+        let [first, second] = providers;
+        let text = format!("providers: [{first}, {second}, {bearer}]\n{routes}\n");
+        let (config, warnings) = resolve(&text, "f", &sources()).unwrap();
+        assert_eq!(find_provider(&config.providers, "main"), Some(index), "{text}");
+        assert_eq!(config.model_routes[0].candidates[0].provider, index, "{text}");
+        let told: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), usize::from(warns), "{told:?}");
+        let words = "warning: the slug 'main' of this provider is the name of another one";
+        assert!(told.iter().all(|line| line.contains(words)), "{told:?}");
+    }
+    let (config, _) = resolve(&format!("providers: [{off}]"), "f", &sources()).unwrap();
+    assert_eq!(find_provider(&config.providers, "old"), Some(0));
+    assert_eq!(find_provider(&config.providers, "main"), Some(0));
+}
+
 #[test]
 fn what_is_wrong_with_a_slug() {
     let cases = [
