@@ -145,8 +145,8 @@ impl AutoRefresh {
         (self.unwritten.token_url || is_login_open).then_some(issuer)
     }
 
-    /// Hash of the `token_url`, or of `issuer` in its place, and the client, or whoever the tokens are for; None if one is
-    /// missing. Of a `token_command`, its own.
+    /// Hash of the `token_url`, or of `issuer` in its place, and the client, or whoever and whatever the tokens are for; None
+    /// if one is missing. Of a `token_command`, its own.
     pub fn client_hash(&self) -> Option<String> {
         if let Some(command) = self.command() {
             return Some(command.hash());
@@ -161,10 +161,22 @@ impl AutoRefresh {
         if !account.is_empty() {
             all.extend(["\n", &account]);
         }
+        for (name, value) in self.asked_each_time() {
+            all.extend(["\n", name, "=", value]);
+        }
         Some(Secret::new(all).hash())
     }
 
-    /// True if the tokens of `other` are certainly for another client or account.
+    /// The parameters that say what a token is for, if each request asks for it anew: a token for others is not used. A
+    /// refresh token keeps what it was granted for, and its chain goes on.
+    fn asked_each_time(&self) -> impl Iterator<Item = (&str, &str)> {
+        let is_asked = self.grant_type != GrantType::RefreshToken;
+        let scope = self.scope.iter().map(|scope| ("scope", scope.as_str()));
+        let more = self.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        scope.chain(more).filter(move |_| is_asked)
+    }
+
+    /// True if the tokens of `other` are certainly for another client or account, or for something else.
     pub fn is_of_another_client(&self, other: &Self) -> bool {
         let hashes = self.client_hash().zip(other.client_hash());
         hashes.is_some_and(|(own, others)| own != others)

@@ -1,4 +1,5 @@
-//! The scope in refreshes after a login (RFC 6749 §5.1, §6): never more than was granted.
+//! The scope in refreshes after a login (RFC 6749 §5.1, §6): never more than was granted. And tokens that are asked for
+//! anew each time, if something else is asked for.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,7 +8,9 @@ use std::sync::Mutex;
 use rustix::process::Signal;
 
 use crate::support::binary::{Binary, run, text};
+use crate::support::client::get;
 use crate::support::peer::{Peer, Seen, answer};
+use crate::support::proxy::TestProxy;
 
 const VARIABLES: [(&str, &str); 3] = [("HOME", "/nonexistent"), ("ID", "id"), ("SEED", "seed-1")];
 const REFRESH: [&str; 3] = ["refresh", "--provider", "p"];
@@ -162,4 +165,43 @@ fn a_seed_asks_for_the_configured_scope() {
     }
     let scopes: Vec<_> = issuer.seen().iter().map(scope_of).collect();
     assert_eq!(scopes, [ALL.map(str::to_owned), ALL.map(str::to_owned)]);
+}
+
+/// The token for the old audience served until it ended.
+#[test]
+fn a_restart_went_on_with_a_token_for_another_scope_or_audience() {
+    let provider = Peer::telling_the_credential();
+    let issuer = Peer::answering(|seen| {
+        let asked = form_urlencoded::parse(&seen.body);
+        let named = asked.filter(|(name, _)| name == "scope" || name == "audience");
+        let named: Vec<_> = named.map(|(_, value)| value.into_owned()).collect();
+        let body = format!(r#"{{"access_token":"{}","expires_in":3600}}"#, named.join("-"));
+        answer(200, &body)
+    });
+    for way in [
+        "client_id_env: CLIENT_ID\n  client_secret_env: CLIENT_SECRET\n  grant_type: client_credentials",
+        "grant_type: token_exchange\n  subject_token_env: CLIENT_SECRET",
+        "token_request: {method: POST}",
+    ] {
+        let with = |scope: &str, audience: &str| {
+            let lines = format!(
+                "auto_refresh_config:\n  token_url: '{}'\n  {way}\n  scope: {scope}\n  extra_params: {{audience: {audience}}}\n",
+                issuer.url()
+            );
+            TestProxy::builder().provider("P", "anthropic", &provider.url(), &lines)
+        };
+        let mut proxy = with("one", "a").start();
+        assert_eq!(proxy.ask(get("/x")).body, "Bearer one-a", "{way}");
+        let count = issuer.seen().len();
+        proxy = with("one", "a").folder(proxy.into_folder()).start();
+        assert_eq!(proxy.ask(get("/x")).body, "Bearer one-a", "{way}");
+        assert_eq!(issuer.seen().len(), count, "the stored token is used");
+        for (scope, audience) in [("two", "a"), ("two", "b")] {
+            proxy = with(scope, audience).folder(proxy.into_folder()).start();
+            let expected = format!("Bearer {scope}-{audience}");
+            assert_eq!(proxy.ask(get("/x")).body, expected, "{way}");
+        }
+        assert_eq!(proxy.reload(&with("three", "b")).status, 200);
+        assert_eq!(proxy.ask(get("/x")).body, "Bearer three-b", "{way}");
+    }
 }

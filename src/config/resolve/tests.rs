@@ -913,6 +913,33 @@ fn the_name_of_a_provider_lost_to_the_slug_of_another() {
     assert_eq!(find_provider(&config.providers, "main"), Some(0));
 }
 
+/// A record of an earlier version stays that of its chain, but for tokens that are asked for anew with such parameters.
+#[test]
+fn what_each_request_asks_for_tells_tokens_apart_and_a_refresh_token_keeps_its_chain() {
+    let hash = |lines: &str| {
+        let config =
+            fine(&with_config(&format!("token_url: https://i/t\nclient_id_env: ID\n{lines}")));
+        refresh(&config).client_hash().unwrap()
+    };
+    let asked = ["scope: a", "scope: b", "extra_params: {b: c}", "extra_params: {b: d}"];
+    let plain = Secret::new("https://i/t\nthe-id").hash();
+    for more in ["", asked[0], asked[2]] {
+        assert_eq!(hash(&format!("refresh_token_env: TOKEN\n{more}")), plain, "{more}");
+    }
+    for (way, plain) in [
+        ("grant_type: client_credentials\nclient_secret_env: SECRET", Some(plain)),
+        ("grant_type: token_exchange\nsubject_token_env: TOKEN", None),
+    ] {
+        let mut hashes = vec![hash(way)];
+        assert!(plain.is_none_or(|plain| plain == hashes[0]));
+        hashes.extend(asked.map(|more| hash(&format!("{way}\n{more}"))));
+        hashes.push(hash(&format!("{way}\n{}\n{}", asked[0], asked[2])));
+        for (index, one) in hashes.iter().enumerate() {
+            assert!(!hashes[..index].contains(one), "{way}: {index}");
+        }
+    }
+}
+
 #[test]
 fn what_is_wrong_with_a_slug() {
     let cases = [

@@ -179,8 +179,8 @@ impl Vault {
         self.file.seeker.reconfigure(&life.config);
     }
 
-    /// Forgets the tokens of the chain in use if the configuration or a file has changed its issuer or client: they
-    /// must not be sent to the new one, and stay in their file.
+    /// Forgets the tokens of the chain in use if the configuration or a file has changed its issuer or client, or what its
+    /// requests ask for: they must not be sent to the new one, and stay in their file.
     pub(super) fn forget_tokens_of_others(&mut self, life: &mut Life) {
         if !self.file.seeker.is_foreign(life.machine.saved()) {
             return;
@@ -189,7 +189,7 @@ impl Vault {
         self.file.give_up_unsaved(&mut life.desk);
         life.desk.warn(format_args!(
             "The tokens of provider {} belong to another token_url or client_id than the \
-             configured one: they are not used",
+             configured one, or to another scope or parameters: they are not used",
             life.desk.name
         ));
     }
