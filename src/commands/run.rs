@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
 use crate::app::App;
@@ -10,7 +11,7 @@ use crate::assemble::StartError;
 use crate::bound::Bound;
 use crate::cli::Files;
 use crate::clock::{Clock, Stopwatch};
-use crate::config::resolve::Problem;
+use crate::config::resolve::{Problem, tls};
 use crate::config::{Config, ListenAddress, ServerKind, Settings};
 use crate::current::Current;
 use crate::ingress::bind::Listener;
@@ -49,6 +50,7 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
     let read = move || -> Result<(Config, Vec<String>), Vec<Problem>> {
         let (config, mut warnings) = load(&files, Variables::of_named(&files))?;
         warnings.extend(listen.left_out(&config.settings.listen));
+        warnings.extend(listen.plain_to_others(&config.settings));
         let config = listen.applied_to(config).map_err(|problem| vec![problem])?;
         Ok((config, warnings))
     };
@@ -145,20 +147,34 @@ struct Listen {
 }
 
 impl Listen {
+    /// The addresses, and where they come from; None for those in the configuration.
+    fn named(&self) -> Option<(&[ListenAddress], &'static str)> {
+        match (&*self.handed, &self.by_command_line) {
+            ([], None) => None,
+            ([], Some(address)) => Some((slice::from_ref(address), "--listen")),
+            (handed, _) => Some((handed, "LISTEN_FDS (a socket of the service manager)")),
+        }
+    }
+
     fn applied_to(&self, mut config: Config) -> Result<Config, Problem> {
-        let (addresses, place) = match (&*self.handed, &self.by_command_line) {
-            ([], None) => return Ok(config),
-            ([], Some(address)) => (vec![address.clone()], "--listen"),
-            (handed, _) => (handed.to_vec(), "LISTEN_FDS (a socket of the service manager)"),
-        };
-        for address in &addresses {
+        let Some((addresses, place)) = self.named() else { return Ok(config) };
+        for address in addresses {
             check_listen(address, &config).map_err(|why| Problem::of(place, why))?;
         }
         if config.settings.server == ServerKind::TinyHttp && addresses.len() > 1 {
             return Err(Problem::of(place, "settings.server \"tiny_http\" listens on one address"));
         }
-        config.settings.listen = addresses;
+        config.settings.listen = addresses.to_vec();
         Ok(config)
+    }
+
+    /// The warning that other machines reach them without TLS, unless there is one about the addresses in `settings`.
+    fn plain_to_others(&self, settings: &Settings) -> Option<String> {
+        let (addresses, place) = self.named()?;
+        if settings.tls.is_some() || tls::plain_to_others(&settings.listen).is_some() {
+            return None;
+        }
+        Some(Problem::of(place, tls::plain_to_others(addresses)?).in_log())
     }
 
     /// Warnings about addresses that are not listened on, because of the sockets that were handed over.

@@ -115,6 +115,16 @@ fn what_handed_sockets_leave_out_is_told() {
     );
 }
 
+#[test]
+fn a_handed_socket_that_others_reach_without_tls_is_told() {
+    let folder = configured(", auth: {enabled: true, api_key_env: KEY}", "http://127.0.0.1:9");
+    let socket = TcpListener::bind("0.0.0.0:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let running = start(folder.path(), socket, None);
+    let line = running.wait_for(&format!("other machines reach {address} without TLS"));
+    assert!(line.contains("[WARN] LISTEN_FDS (a socket of the service manager): "), "{line}");
+}
+
 /// Ends the clients when it is dropped, also by a failure.
 struct Over(Arc<AtomicBool>);
 

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::binary::{Binary, run, text};
 use crate::support::client::{Answer, Client, ask, get, post};
+use crate::support::own_tls::Pair;
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::{Builder, TestProxy};
 use crate::support::{PATIENCE, eventually};
@@ -343,5 +344,43 @@ fn a_client_that_speaks_tls_to_a_unix_socket_is_told_what_helps() {
     assert!(!line.contains("give evertoken a certificate"), "{line}");
     if cfg!(not(feature = "portable")) {
         assert!(line.contains(&format!("from process {}", std::process::id())), "{line}");
+    }
+}
+
+/// `--listen`, as in the container, came without the warning.
+#[test]
+fn an_address_of_the_command_line_that_others_reach_without_tls_is_told_once() {
+    let tls = ", tls: {cert_file: cert.pem, key_file: key.pem}";
+    for (host, more, listen, told) in [
+        (
+            "127.0.0.1",
+            "",
+            "0.0.0.0:0",
+            Some("--listen: other machines reach 0.0.0.0:0 without TLS"),
+        ),
+        (
+            "0.0.0.0",
+            "",
+            "[::]:0",
+            Some("providers.yaml:1:18: other machines reach 0.0.0.0:0 without"),
+        ),
+        ("127.0.0.1", "", "127.0.0.1:0", None),
+        ("127.0.0.1", tls, "0.0.0.0:0", None),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        Pair::new().write(folder.path());
+        let text = format!(
+            "settings: {{host: '{host}', port: 0, state_dir: state, auth: {{enabled: true, api_key_env: KEY}}{more}}}\n\
+             providers: [{{name: P, type: generic, base_url: \"http://127.0.0.1:9\", auth_value_env: KEY}}]\n"
+        );
+        fs::write(folder.path().join("providers.yaml"), text).unwrap();
+        let running = Binary::start(folder.path(), &["run", "--listen", listen], &KEY);
+        running.wait_for("Listening on ");
+        let lines = running.lines();
+        let warnings: Vec<_> = lines.iter().filter(|line| line.contains("without TLS")).collect();
+        assert_eq!(warnings.len(), usize::from(told.is_some()), "{lines:#?}");
+        let is_right =
+            |line: &&String| told.is_some_and(|told| line.contains(&format!("[WARN] {told}")));
+        assert!(warnings.iter().all(is_right), "{lines:#?}");
     }
 }

@@ -53,14 +53,19 @@ pub(super) fn read(
 
 /// Warns about addresses that other machines reach without TLS.
 fn warn_of_plain(settings: &Section<'_>, listen: &[ListenAddress]) {
-    if let Some(open) = listen.iter().find(|address| !address.is_local()) {
+    if let Some(message) = plain_to_others(listen) {
         let key = if settings.has("listen") { "listen" } else { "host" };
-        let message = format!(
-            "other machines reach {open} without TLS, so keys and answers cross the network unencrypted: set 'tls', or \
-             put a proxy that ends TLS before evertoken"
-        );
         settings.warn(key, message);
     }
+}
+
+/// The warning about addresses without TLS, if other machines reach one of them.
+pub(crate) fn plain_to_others(listen: &[ListenAddress]) -> Option<String> {
+    let open = listen.iter().find(|address| !address.is_local())?;
+    Some(format!(
+        "other machines reach {open} without TLS, so keys and answers cross the network unencrypted: set 'tls', or put a \
+         proxy that ends TLS before evertoken"
+    ))
 }
 
 fn judge_files(section: &Section<'_>, key_key: &'static str, tls: &OwnTls, sources: &Sources<'_>) {
