@@ -236,7 +236,7 @@ fn ask(
         Ok(answer) => answer,
         Err(error) => return report.problems.push(format!("{line}: {}", plain(error))),
     };
-    if let Some(seconds) = clocks_apart(&answer, clock.wall()) {
+    if let Some(seconds) = clocks_apart(&answer.head.headers, clock.wall()) {
         report.problems.push(format!(
             "{line}: answers, but its clock and this machine's are {seconds} s apart"
         ));
@@ -267,8 +267,14 @@ fn seen(answer: &Answer) -> EndpointAnswer {
 }
 
 /// The difference in seconds between the server's clock and this one, if it is too large.
-fn clocks_apart(answer: &Answer, now: Timestamp) -> Option<i64> {
-    let millis = answer.head.headers.date()?.millis_since(now).abs();
+///
+/// The answer of a cache tells nothing: some caches date it by their own clock, and others leave the date of the server's
+/// answer, which is older by `Age` (RFC 9111 §4.2.3).
+fn clocks_apart(headers: &Headers, now: Timestamp) -> Option<i64> {
+    if headers.first("age").is_some_and(|age| age != b"0") {
+        return None;
+    }
+    let millis = headers.date()?.millis_since(now).abs();
     (millis > CLOCK_DIFFERENCE_MAX_MS).then_some(millis / 1000)
 }
 
@@ -306,6 +312,35 @@ mod tests {
         };
         assert_eq!(check_timeouts(limits(600)), limits(15));
         assert_eq!(check_timeouts(limits(14)), limits(14));
+    }
+
+    /// The answer of a CDN, an hour old, was a wrong clock.
+    #[test]
+    fn clocks_are_compared_up_to_the_limit_and_not_with_the_answers_of_caches() {
+        let date = Timestamp::from_secs(1_800_000_000);
+        let at = |millis: i64, age: Option<&str>| {
+            let mut headers = Headers::new();
+            headers.push("date", "Fri, 15 Jan 2027 08:00:00 GMT");
+            if let Some(age) = age {
+                headers.push("age", age);
+            }
+            clocks_apart(&headers, date.plus_millis(millis))
+        };
+        for (millis, apart) in [
+            (0, None),
+            (CLOCK_DIFFERENCE_MAX_MS, None),
+            (-CLOCK_DIFFERENCE_MAX_MS, None),
+            (CLOCK_DIFFERENCE_MAX_MS + 1, Some(60)),
+            (-CLOCK_DIFFERENCE_MAX_MS - 1, Some(60)),
+            (3_600_000, Some(3600)),
+        ] {
+            assert_eq!(at(millis, None), apart, "{millis}");
+            assert_eq!(at(millis, Some("0")), apart, "{millis}");
+            for age in ["3600", "1", "3600, 7"] {
+                assert_eq!(at(millis, Some(age)), None, "{millis} {age}");
+            }
+        }
+        assert_eq!(clocks_apart(&Headers::new(), date), None);
     }
 
     #[test]

@@ -275,6 +275,36 @@ fn check_online_says_what_it_tried_and_what_it_did_not() {
     }
 }
 
+/// The cached answer of a CDN was a wrong clock, and exit code 78.
+#[test]
+fn check_online_compares_clocks_but_not_with_the_answer_of_a_cache() {
+    for (more, is_wrong) in [("", true), ("age: 3600\r\n", false)] {
+        let folder = folder("refresh_token_env: SEED");
+        let issuer = Peer::answering(move |_| {
+            let hour_ago = evertoken::testing::Clock::system().wall().plus_millis(-3_600_000);
+            let date = httpdate::fmt_http_date(hour_ago.to_system_time());
+            format!("HTTP/1.1 200 OK\r\ndate: {date}\r\n{more}content-length: 0\r\n\r\n")
+        });
+        let file = folder.path().join("providers.yaml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, config.replace("http://127.0.0.1:9", &issuer.url())).unwrap();
+        let variables = [("HOME", "/nonexistent"), ("ID", "id"), SEED];
+        let output = run(folder.path(), &["check", "--online"], &variables);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(if is_wrong { 78 } else { 0 }), "{told}");
+        for endpoint in
+            [format!("base_url {}/", issuer.url()), format!("token_url {}/token", issuer.url())]
+        {
+            let start = format!("P: {endpoint}: answers, but its clock and this machine's are ");
+            let seconds =
+                told.lines().find_map(|line| line.strip_prefix(&*start)?.strip_suffix(" s apart"));
+            assert_eq!(seconds.is_some(), is_wrong, "{told}");
+            let fits = |seconds: &str| (3600..=3660).contains(&seconds.parse::<u64>().unwrap());
+            assert!(seconds.is_none_or(fits), "{told}");
+        }
+    }
+}
+
 /// An endpoint's answer to a method.
 type Answering = Box<dyn Fn(&str) -> String + Send + Sync>;
 
