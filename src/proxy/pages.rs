@@ -182,11 +182,15 @@ fn metrics(proxy: &Proxy) -> Page {
             let posting = source.posting();
             let kept = source.file().and_then(|watched| watched.read(now).ok());
             let refreshed = posting.token.as_ref().map(|token| token.expires.wall);
+            let expires_at = refreshed.or_else(|| kept?.expires_at);
+            let refresh_token_expires_at = posting.refresh_end.map(|end| end.at);
+            // A disabled provider needs no credential, and nobody waits for one.
+            let is_enabled = config.enabled;
             ProviderNow {
                 name: &config.name,
-                is_ready: config.enabled && source.has_one(&posting, now),
-                expires_at: refreshed.or_else(|| kept?.expires_at),
-                refresh_token_expires_at: posting.refresh_end.map(|end| end.at),
+                is_ready: is_enabled.then(|| source.has_one(&posting, now)),
+                expires_at: expires_at.filter(|_| is_enabled),
+                refresh_token_expires_at: refresh_token_expires_at.filter(|_| is_enabled),
                 successes: posting.refresh.successes,
                 failures: posting.refresh.failures,
                 in_flight: provider.counts.in_flight.load(Ordering::Relaxed),

@@ -131,6 +131,42 @@ fn a_change_is_told() {
     assert_eq!(status["providers"][0]["grant"], "refresh_token");
 }
 
+/// Its alert never ended.
+#[test]
+fn a_disabled_provider_had_no_credential_and_a_token_that_had_expired() {
+    let issuer = Peer::answering(|_| {
+        answer(200, r#"{"access_token":"t","expires_in":9,"refresh_token_expires_in":99}"#)
+    });
+    let with = |enabled: &str| {
+        TestProxy::builder()
+            .refreshed("P", &issuer.url(), &issuer.url(), "")
+            .provider(
+                "Off",
+                "generic",
+                &issuer.url(),
+                &format!("auth_type: none\nenabled: {enabled}"),
+            )
+            .provider("On", "generic", &issuer.url(), "auth_type: none")
+    };
+    let proxy = with("false").start();
+    eventually("it is ready", || proxy.ask(get("/-/ready")).status == 200);
+    let all = [
+        "evertoken_provider_ready",
+        "evertoken_token_expiry_timestamp_seconds",
+        "evertoken_refresh_token_expiry_timestamp_seconds",
+    ];
+    let told = |name: &str| {
+        let scraped = proxy.ask(get("/-/metrics")).body;
+        all.map(|metric| scraped.contains(&format!("\n{metric}{{provider=\"{name}\"}} ")))
+    };
+    assert_eq!(["P", "On", "Off"].map(told), [[true; 3], [true, false, false], [false; 3]]);
+    // One that a reload disables, whose last token stays known.
+    let text = with("true").text(proxy.folder()).replacen("type:", "enabled: false\n    type:", 1);
+    std::fs::write(proxy.folder().join("providers.yaml"), text).unwrap();
+    assert_eq!(proxy.ask(post("/-/reload", "")).status, 200);
+    assert_eq!(["P", "Off"].map(told), [[false; 3], [true, false, false]]);
+}
+
 #[test]
 fn streams_are_few_and_a_place_is_free_again_once_its_client_leaves() {
     let peer = Peer::answering(|_| answer(200, "fine"));

@@ -10,8 +10,8 @@ use crate::report::TunnelsReport;
 pub(crate) struct ProviderNow<'a> {
     /// Its name.
     pub name: &'a str,
-    /// True if it has a credential to send.
-    pub is_ready: bool,
+    /// True if it has a credential to send; None if it is disabled, and needs none.
+    pub is_ready: Option<bool>,
     /// The expiry of its token, if it has one.
     pub expires_at: Option<Timestamp>,
     /// The end of its refresh token, if known.
@@ -82,7 +82,9 @@ pub(super) fn families(providers: &[ProviderNow<'_>]) -> [FamilyText; 8] {
         *tunnels.of([name]) = as_float(provider.tunnels.open);
         *tunnel_bytes.of(["received", name]) = provider.tunnels.received_bytes;
         *tunnel_bytes.of(["sent", name]) = provider.tunnels.sent_bytes;
-        *ready.of([name]) = as_flag(provider.is_ready);
+        if let Some(is_ready) = provider.is_ready {
+            *ready.of([name]) = as_flag(is_ready);
+        }
         if let Some(at) = provider.expires_at {
             *expiry.of([name]) = seconds_since_1970(at);
         }

@@ -38,7 +38,7 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
     metrics.connections_changed(1);
     let now = || ProviderNow {
         name: "A",
-        is_ready: true,
+        is_ready: Some(true),
         expires_at: Some(Timestamp::from_millis(1_800_000_000_500)),
         refresh_token_expires_at: Some(Timestamp::from_secs(1_900_000_000)),
         successes: 3,
