@@ -17,6 +17,6 @@ ENV STATE_DIRECTORY=/state
 VOLUME /state
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=15s CMD ["/evertoken", "status", "--quiet"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=15s CMD ["/evertoken", "status", "--quiet", "--config", "/etc/evertoken/providers.yaml", "--listen", "0.0.0.0:8080"]
 ENTRYPOINT ["/evertoken"]
 CMD ["run", "--config", "/etc/evertoken/providers.yaml", "--listen", "0.0.0.0:8080"]

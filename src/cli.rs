@@ -75,8 +75,8 @@ pub enum Command {
     Status {
         /// The configuration of the instance; None for `providers.yaml`, if it exists.
         config: Option<PathBuf>,
-        /// The instance's address, instead of the configured one.
-        url: Option<String>,
+        /// The instance's address.
+        place: status::Place,
         /// The form of the output, and whether to repeat it.
         options: status::StatusOptions,
     },
@@ -244,6 +244,13 @@ fn status_command() -> clap::Command {
                 .value_parser(http_url)
                 .help("The address of the instance, such as http://127.0.0.1:8080 or unix:/PATH"),
         )
+        .arg(
+            option("listen", "HOST:PORT")
+                .short('l')
+                .conflicts_with("url")
+                .value_parser(listen)
+                .help("The address that `run` was told; the configuration tells if it takes TLS"),
+        )
         .arg(flag("json").help("Print the JSON of /-/status"))
         .arg(flag("watch").short('w').help("Repeat every two seconds, until Ctrl-C"))
         .arg(
@@ -382,7 +389,7 @@ fn command(matches: &ArgMatches) -> Command {
         "usage" => usage::usage(matches),
         "status" => Command::Status {
             config: matches.get_one("config").cloned(),
-            url: matches.get_one("url").cloned(),
+            place: status_place(matches),
             options: status_options(matches),
         },
         _ => {
@@ -405,6 +412,14 @@ fn log_options(matches: &ArgMatches) -> logger::Options {
         _ => Format::Text,
     };
     logger::Options { format, is_quiet: matches.get_flag("quiet") }
+}
+
+fn status_place(matches: &ArgMatches) -> status::Place {
+    match (matches.get_one("url"), matches.get_one("listen")) {
+        (Some(url), _) => status::Place::Url(String::clone(url)),
+        (None, Some(address)) => status::Place::Listen(ListenAddress::clone(address)),
+        (None, None) => status::Place::Configured,
+    }
 }
 
 fn status_options(matches: &ArgMatches) -> status::StatusOptions {

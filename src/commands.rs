@@ -45,8 +45,8 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Done {
         Ok(Command::Refresh { files, provider, log }) => {
             refresh::run(&files, provider.as_deref(), log)
         }
-        Ok(Command::Status { config, url, options }) => {
-            status::run(config.as_deref(), url.as_deref(), options)
+        Ok(Command::Status { config, place, options }) => {
+            status::run(config.as_deref(), &place, options)
         }
         Ok(Command::Login { files, provider, options }) => login::run(&files, &provider, options),
         Ok(Command::Discover { files, asked, options }) => discover::run(&files, &asked, options),

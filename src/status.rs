@@ -19,7 +19,7 @@ mod broken;
 mod instance;
 pub(crate) mod table;
 
-pub(crate) use instance::{Instance, PortUnknown, own_certificate, url_at};
+pub(crate) use instance::{Instance, Place, PortUnknown, own_certificate, url_at};
 use table::WIDTH_MAX;
 
 /// The time limit of each step: the instance is on this machine, or near.

@@ -16,7 +16,7 @@ fn command_lines() {
     };
     let status = |config: Option<&str>, url: Option<&str>, form, watches| Command::Status {
         config: config.map(Into::into),
-        url: url.map(Into::into),
+        place: url.map_or(status::Place::Configured, |url| status::Place::Url(url.into())),
         options: status::StatusOptions { form, watches },
     };
     let check = |extent| Command::Check { files: files("providers.yaml"), extent };
@@ -168,6 +168,7 @@ fn mistakes_are_named() {
         ("status --url 127.0.0.1", "http://"),
         ("status --url ftp://127.0.0.1:8080", "http://"),
         ("status --quiet --json", "--json"),
+        ("status --url http://h:1 --listen h:1", "--listen"),
         ("status --key x", "--key"),
         ("--config x check", "Did you mean: evertoken check --config x\n"),
         ("-l [::1]:0 run --quiet", "Did you mean: evertoken run -l [::1]:0 --quiet\n"),
@@ -188,15 +189,22 @@ fn calls_that_people_try_first() {
     };
     assert_eq!(printed("help"), printed("--help"));
     assert_eq!(printed("help check"), printed("check --help"));
-    let url = |line: &str| match parsed(line) {
-        Ok(Command::Status { url, .. }) => url,
-        other => panic!("{line}: {other:?}"),
-    };
-    assert_eq!(url("status -u 127.0.0.1:8082").as_deref(), Some("http://127.0.0.1:8082"));
-    assert_eq!(url("status -u [::1]:8082").as_deref(), Some("http://[::1]:8082"));
     // A correct part gets no other proposal.
     let named = parsed("check --config a.yaml --environment-file b.yaml --no-such").unwrap_err();
     assert!(!named.contains("Did you mean: evertoken"), "{named}");
+}
+
+#[test]
+fn the_address_that_status_asks() {
+    let place = |line: &str| match parsed(line) {
+        Ok(Command::Status { place, .. }) => place,
+        other => panic!("{line}: {other:?}"),
+    };
+    let url = |url: &str| status::Place::Url(url.into());
+    assert_eq!(place("status -u 127.0.0.1:8082"), url("http://127.0.0.1:8082"));
+    assert_eq!(place("status -u [::1]:8082"), url("http://[::1]:8082"));
+    let told = ListenAddress::Tcp { host: "0.0.0.0".into(), port: 80 };
+    assert_eq!(place("status --listen 0.0.0.0:80"), status::Place::Listen(told));
 }
 
 #[test]

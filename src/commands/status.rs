@@ -9,7 +9,7 @@ use crate::cli::Files;
 use crate::config::Config;
 use crate::config::call::USUAL_FILE;
 use crate::config::resolve::Problem;
-use crate::status::{self, Instance, PortUnknown};
+use crate::status::{self, Instance, Place, PortUnknown};
 use crate::thread;
 use crossbeam_channel::Receiver;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -20,17 +20,13 @@ use crate::commands::common::{
     tell, text_of, variable,
 };
 
-/// Reads an unnamed configuration only if no address was given. A broken one does not keep it from asking the
-/// instance, which runs with an earlier one.
-pub(crate) fn run(
-    config: Option<&Path>,
-    url: Option<&str>,
-    options: status::StatusOptions,
-) -> Done {
+/// Reads an unnamed configuration only if no URL was given. A broken one does not keep it from asking the instance, which
+/// runs with an earlier one.
+pub(crate) fn run(config: Option<&Path>, place: &Place, options: status::StatusOptions) -> Done {
     let usual = Path::new(USUAL_FILE);
-    let found = (url.is_none() && usual.exists()).then_some(usual);
+    let found = (!matches!(place, Place::Url(_)) && usual.exists()).then_some(usual);
     let written = config.or(found).map(ConfigOnDisk::read).unwrap_or_default();
-    let done = ask(&written, url, options);
+    let done = ask(&written, place, options);
     if options.form != status::OutputForm::Quiet {
         say_all(&written.mistakes);
     }
@@ -70,11 +66,12 @@ impl ConfigOnDisk {
     }
 
     /// The instance to ask.
-    fn instance(&self, url: Option<&str>) -> Result<Instance, PortUnknown> {
+    fn instance(&self, place: &Place) -> Result<Instance, PortUnknown> {
         let key = variable("EVERTOKEN_API_KEY");
-        match self.text.as_deref().filter(|_| url.is_none()) {
-            Some(text) => Instance::guess(text, key.as_deref()),
-            None => Instance::choose(url, self.config.as_ref(), key.as_deref()),
+        match (self.text.as_deref(), place) {
+            (Some(text), Place::Configured) => Instance::guess(text, None, key.as_deref()),
+            (Some(text), Place::Listen(told)) => Instance::guess(text, Some(told), key.as_deref()),
+            _ => Instance::choose(place, self.config.as_ref(), key.as_deref()),
         }
     }
 }
@@ -102,8 +99,8 @@ fn not_here(
     ))
 }
 
-fn ask(written: &ConfigOnDisk, url: Option<&str>, options: status::StatusOptions) -> Done {
-    let instance = written.instance(url).map_err(|error| tell(error, USAGE))?;
+fn ask(written: &ConfigOnDisk, place: &Place, options: status::StatusOptions) -> Done {
+    let instance = written.instance(place).map_err(|error| tell(error, USAGE))?;
     let interrupted = interruption()
         .map_err(|error| tell(format_args!("Signals can't be handled: {error}"), FAILED))?;
     let size = || std::io::stdout().is_terminal().then(terminal_size);

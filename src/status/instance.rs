@@ -15,10 +15,21 @@ pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 8080;
 
-/// The configuration leaves the port to the system.
+/// The port is left to the system.
 #[derive(Debug, thiserror::Error)]
-#[error("settings.port is 0, so the address is only in the log; name it with --url")]
+#[error("the port is 0, so the address is only in the log; name it with --url")]
 pub(crate) struct PortUnknown;
+
+/// The address to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// That of the configuration, else the default URL.
+    Configured,
+    /// This URL.
+    Url(String),
+    /// The one that `run --listen` names; the configuration tells whether it takes TLS.
+    Listen(ListenAddress),
+}
 
 /// The instance to ask.
 #[derive(Clone, Debug)]
@@ -32,35 +43,39 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// The instance at `url`, else on the address of `config`, else at the default URL; with a key from `config`,
-    /// else from the first line of `keys`.
+    /// The instance at `place`; with a key from `config`, else from the first line of `keys`.
     pub(crate) fn choose(
-        url: Option<&str>,
+        place: &Place,
         config: Option<&Config>,
         keys: Option<&str>,
     ) -> Result<Self, PortUnknown> {
-        let own = config.and_then(|config| own_certificate(&config.settings));
-        let (urls, certificate) = match (url, config) {
+        let settings = config.map(|config| &config.settings);
+        let is_tls = settings.is_some_and(|settings| settings.tls.is_some());
+        let own = settings.and_then(own_certificate);
+        let (urls, certificate) = match (place, settings) {
             // It may be the address of another host, or of a proxy before evertoken, so other certificates will do too.
-            (Some(url), _) => {
-                (vec![url.to_owned()], own.map(|own| OwnTrust { is_only: false, ..own }))
+            (Place::Url(url), _) => {
+                (vec![url.clone()], own.map(|own| OwnTrust { is_only: false, ..own }))
             }
-            (None, Some(config)) => {
-                let settings = &config.settings;
-                (known_urls(&settings.listen, settings.tls.is_some())?, own)
-            }
-            (None, None) => (vec![DEFAULT_URL.to_owned()], None),
+            (Place::Listen(address), _) => (vec![url_at(address, is_tls)?], own),
+            (Place::Configured, Some(settings)) => (known_urls(&settings.listen, is_tls)?, own),
+            (Place::Configured, None) => (vec![DEFAULT_URL.to_owned()], None),
         };
         let own = config.and_then(|config| own_key(config.settings.inbound_keys.as_ref()?));
         Ok(Self { urls, key: own.cloned().or_else(|| first_of(keys)), certificate })
     }
 
-    /// The instance whose configuration is `text`, which can't be parsed; with a key from the first line of `keys`.
-    pub(crate) fn guess(text: &str, keys: Option<&str>) -> Result<Self, PortUnknown> {
+    /// The instance whose configuration is `text`, which can't be parsed, at the address that it listens on, or that it was
+    /// `told` to; with a key from the first line of `keys`.
+    pub(crate) fn guess(
+        text: &str,
+        told: Option<&ListenAddress>,
+        keys: Option<&str>,
+    ) -> Result<Self, PortUnknown> {
         let found = broken::listening(text);
         let is_tls = found.certificate.is_some();
         let written = found.listen.iter().filter_map(|text| ListenAddress::parse(text).ok());
-        let mut listen: Vec<_> = written.collect();
+        let mut listen: Vec<_> = told.map_or_else(|| written.collect(), |told| vec![told.clone()]);
         if listen.is_empty() {
             let host = found.host.unwrap_or_else(|| DEFAULT_HOST.to_owned());
             listen.push(ListenAddress::Tcp { host, port: found.port.unwrap_or(DEFAULT_PORT) });
@@ -129,6 +144,7 @@ fn url_of(scheme: &str, host: &str, port: u16) -> Result<String, PortUnknown> {
 mod tests {
     use super::*;
     use crate::config::resolve::{Sources, resolve};
+    use crate::config::{Missing, OwnTls, SecretFile};
 
     fn config(settings: &str) -> Config {
         let sources = Sources {
@@ -150,7 +166,7 @@ mod tests {
     #[test]
     fn the_address_is_that_of_the_command_line_the_configuration_or_the_usual_one() {
         let url = |settings: &str| {
-            Instance::choose(None, Some(&config(settings)), None)
+            Instance::choose(&Place::Configured, Some(&config(settings)), None)
                 .map(|instance| instance.urls.join(" "))
         };
         assert_eq!(url("").unwrap(), DEFAULT_URL);
@@ -167,12 +183,13 @@ mod tests {
         let of_link = format!("listen: ['[fe80::1%eth0]:81'], {open}");
         assert_eq!(url(&of_link).unwrap(), "http://[fe80::1%eth0]:81");
         assert!(matches!(url("port: 0"), Err(PortUnknown)));
-        let named = Instance::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
+        let named = Place::Url("http://a:1".to_owned());
+        let named = Instance::choose(&named, Some(&config("port: 0")), None).unwrap();
         assert_eq!(named.urls, ["http://a:1"]);
-        assert_eq!(Instance::choose(None, None, None).unwrap().urls, [DEFAULT_URL]);
+        assert_eq!(Instance::choose(&Place::Configured, None, None).unwrap().urls, [DEFAULT_URL]);
         // Reads as much as possible of a text that is not YAML.
         let guess =
-            |text: &str| Instance::guess(text, None).map(|instance| instance.urls.join(" "));
+            |text: &str| Instance::guess(text, None, None).map(|instance| instance.urls.join(" "));
         assert_eq!(guess("providers: [").unwrap(), DEFAULT_URL);
         let text = "settings: {host: '::', port: 81}\nproviders: [";
         assert_eq!(guess(text).unwrap(), "http://[::1]:81");
@@ -185,10 +202,32 @@ mod tests {
         assert!(no_port.to_string().contains("--url"), "{no_port}");
     }
 
+    /// The container's health check asked without TLS, or would have asked at the port in the file.
+    #[test]
+    fn the_address_that_run_was_told_is_asked_as_the_configuration_says() {
+        let place = Place::Listen(ListenAddress::parse("0.0.0.0:8080").unwrap());
+        let asked = |config: Option<&Config>| Instance::choose(&place, config, None).unwrap().urls;
+        let plain = ["http://127.0.0.1:8080"];
+        assert_eq!(asked(None), plain);
+        let mut config = config("port: 9090, auth: {enabled: true}");
+        assert_eq!(asked(Some(&config)), plain);
+        let file = || SecretFile { path: "/none".into(), found: Err(Missing::Credential) };
+        config.settings.tls = Some(OwnTls { certificate: file(), key: file() });
+        assert_eq!(asked(Some(&config)), ["https://127.0.0.1:8080"]);
+        // A text that is not YAML.
+        let told = ListenAddress::parse("[::]:8080").unwrap();
+        let guess = |text: &str| Instance::guess(text, Some(&told), None).unwrap().urls;
+        assert_eq!(guess("settings: {port: 81}\nproviders: ["), ["http://[::1]:8080"]);
+        let text = "settings: {port: 0, tls: {cert_file: c}}\nproviders: [";
+        assert_eq!(guess(text), ["https://[::1]:8080"]);
+        let chosen = Place::Listen(ListenAddress::parse("127.0.0.1:0").unwrap());
+        assert!(Instance::choose(&chosen, Some(&config), None).is_err());
+    }
+
     #[test]
     fn the_key_is_that_of_the_configuration_or_of_the_environment() {
         let key = |config: Option<&Config>, keys| {
-            let instance = Instance::choose(None, config, keys).unwrap();
+            let instance = Instance::choose(&Place::Configured, config, keys).unwrap();
             instance.key.map(|key| key.expose().to_owned())
         };
         assert_eq!(key(None, None), None);

@@ -101,8 +101,8 @@ def settings_of(path):
     return settings
 
 
-def run_it(image, root):
-    """Does what an engine does with the image, and stops it."""
+def unpack(image, root):
+    """Makes the image's root, with a certificate for clients that names nobody here; returns its user."""
     for layer in image.layers:
         with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
             tar.extractall(root, numeric_owner=True)
@@ -111,8 +111,19 @@ def run_it(image, root):
     state = root / "state"
     assert (state.stat().st_uid, state.stat().st_mode & 0o777) == (user, 0o700)
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    folder = root / "etc/evertoken"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-subj", "/CN=proxy.example", "-addext",
+                    "subjectAltName=DNS:proxy.example", "-addext", "basicConstraints=critical,CA:FALSE"],
+                   check=True, capture_output=True)
+    os.chown(folder / "key.pem", user, user)
+    return user
+
+
+def run_it(image, root, user, settings):
+    """Does what an engine does with the image, and stops it."""
     (root / "etc/evertoken/providers.yaml").write_text(
-        "settings: {auth: {enabled: true}}\n"
+        f"settings: {{auth: {{enabled: true}}{settings}}}\n"
         "providers: [{name: One, type: generic, base_url: 'http://127.0.0.1:9', auth_type: none}]\n")
     env = dict(one.split("=", 1) for one in image.config["config"]["Env"]) | {"EVERTOKEN_API_KEY": "inbound-key"}
     inside = [shutil.which("chroot"), f"--userspec={user}:{user}", root]
@@ -142,8 +153,12 @@ def main():
     assert found == expected, (found, expected)
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        run_it(image, pathlib.Path(folder))
-    print("ok - image: its digests, its settings as the Dockerfile's, run as its user, its health check")
+        root = pathlib.Path(folder)
+        user = unpack(image, root)
+        tls = ", tls: {cert_file: /etc/evertoken/cert.pem, key_file: /etc/evertoken/key.pem}"
+        for settings in ["", tls, ", port: 9090", ", port: 9090" + tls]:
+            run_it(image, root, user, settings)
+    print("ok - image: its digests, its settings as the Dockerfile's, run as its user, its health check without and with TLS")
 
 
 if __name__ == "__main__":

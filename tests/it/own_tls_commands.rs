@@ -86,6 +86,37 @@ fn status_trusts_the_configured_certificate_at_a_url_that_is_named_and_says_what
     assert!(err.contains("takes TLS: write https:// instead of http://"), "{err}");
 }
 
+/// The health check of the container failed with TLS, and would have at another port in the file.
+#[test]
+fn status_asks_at_the_address_that_run_was_told_as_the_file_says() {
+    let tls = "\n  tls: {cert_file: cert.pem, key_file: key.pem}";
+    for (more, scheme) in [(tls, "https"), ("", "http")] {
+        let port = free_port();
+        let folder = tempfile::tempdir().unwrap();
+        Pair::of("proxy.corp.example", |_| {}).write(folder.path());
+        let file = folder.path().join("providers.yaml");
+        let text = format!(
+            "settings:\n  port: 1\n  state_dir: state\n  auth: {{enabled: true, api_key_env: KEY}}{more}\nproviders: [{{name: P, \
+             type: generic, base_url: \"http://127.0.0.1:9\", auth_value_env: KEY}}]\n"
+        );
+        std::fs::write(&file, &text).unwrap();
+        let address = format!("0.0.0.0:{port}");
+        let running = Binary::start(folder.path(), &["run", "--listen", &address], &KEY);
+        running.wait_for(&format!("Listening on {scheme}://"));
+        let named = ["--config", "providers.yaml", "--listen", &address];
+        let (code, out, err) = status(folder.path(), &named);
+        assert_eq!((code, &*err), (Some(0), ""), "{scheme}: {out}");
+        assert!(out.contains(&format!("{scheme}://127.0.0.1:{port}")), "{out}");
+        let quiet = || status(folder.path(), &[&named[..], &["--quiet"]].concat()).0;
+        assert_eq!(quiet(), Some(0));
+        // It runs with the file of before.
+        std::fs::write(&file, text + "model_routes: [\n").unwrap();
+        assert_eq!(quiet(), Some(0));
+        drop(running);
+        assert_eq!(quiet(), Some(1));
+    }
+}
+
 /// A certificate that a private authority signed for another name than that of the address.
 #[test]
 fn token_and_exec_get_the_token_of_a_running_evertoken_over_tls() {
