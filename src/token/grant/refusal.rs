@@ -145,6 +145,8 @@ fn names_dead_token(description: &str) -> bool {
         "invalid", "expired", "revoked", "unknown", "not found", "already", "not valid",
         "no longer",
     ];
+    // Words for a fault of the issuer, and for a refresh that another one runs into.
+    const PASSES: [&str; 2] = ["unknown error", "in progress"];
     // Words for a request, and for parts of one other than the token.
     const FORM: [&str; 12] = [
         "grant type", "content type", "content-type", "parameter name", "missing", "required",
@@ -155,7 +157,7 @@ fn names_dead_token(description: &str) -> bool {
     description.split(['.', ';', ',', '\n']).any(|part| {
         part.contains("refresh token")
             && OVER.iter().any(|over| part.contains(over))
-            && !FORM.iter().any(|form| part.contains(form))
+            && !FORM.iter().chain(&PASSES).any(|other| part.contains(other))
     })
 }
 
@@ -276,6 +278,12 @@ mod tests {
             (
                 r#"{"error":"temporarily_unavailable","error_description":"unknown refresh token"}"#,
                 Some("temporarily_unavailable"),
+            ),
+            // A fault of the issuer, and a refresh beside this one.
+            (r#"{"message":"Unknown error while loading the refresh token"}"#, None),
+            (
+                r#"{"error":"bad request","message":"Refresh token request already in progress"}"#,
+                Some("unnamed"),
             ),
             // Zoho says this of too many requests.
             (
