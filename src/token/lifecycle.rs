@@ -350,7 +350,7 @@ impl Lifecycle {
 
     /// True if `stored` began with an unknown login: a person made it, so it wins over the chain in use.
     pub fn is_other_login(&self, stored: &Saved) -> bool {
-        stored.login_hash.is_some() && stored.login_hash != self.chain.saved.login_hash
+        self.chain.is_other_login(stored)
     }
 
     /// The hash of the configured seed, if another seed superseded it and that seed's chain is used.

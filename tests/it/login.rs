@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ChildStdin;
 
 use evertoken::testing::{Locking, StateFile};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use sandbox::issuer::CLIENT_ID;
 use sandbox::{Options, Sandbox};
 use tempfile::TempDir;
@@ -483,6 +484,52 @@ fn a_chain_that_could_not_be_stored_does_not_overwrite_a_login() {
     let _ = address;
     let stored = place.state_file().load().unwrap().unwrap();
     assert!(stored.login_hash.is_some(), "the login is still there");
+}
+
+/// The state file kept the login, or the logout, that a new refresh token replaced, because the disk was full. It was taken
+/// for a new one, and the chain in memory was given up for it.
+#[test]
+fn a_login_or_logout_that_a_new_seed_replaced_does_not_come_back_while_the_disk_is_full() {
+    for is_logged_out in [false, true] {
+        let mut place = Place::new(&format!("{BROWSER}\nrefresh_token_env: SEED"));
+        place.set("SEED", &place.sandbox.login());
+        place.log_in();
+        if is_logged_out {
+            let logout = ["logout", "--provider", "the-p"];
+            let output = run(place.folder.path(), &logout, &place.variables());
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        }
+        place.set("SEED", &place.sandbox.login());
+        let script = format!("ulimit -S -f 0; exec {} run", env!("CARGO_BIN_EXE_evertoken"));
+        let running = Binary::start_shell(place.folder.path(), &script, &place.variables());
+        running.wait_for("can't be written");
+        running.wait_for("Successfully refreshed");
+        let address = running.address();
+        // Before it refreshes, it looks for a login.
+        for _ in 0..2 {
+            assert_eq!(ask(address, FORCED).status, 200, "{:#?}", running.lines());
+        }
+        assert!(ask(address, get("/")).body.starts_with("Bearer sandbox-at-"));
+
+        let id = i32::try_from(running.id()).ok().and_then(Pid::from_raw);
+        let unlimited = Rlimit { current: None, maximum: None };
+        prlimit(id, Resource::Fsize, unlimited).unwrap();
+        eventually("it is written again", || {
+            assert_eq!(ask(address, FORCED).status, 200);
+            running.lines().iter().any(|line| line.contains("is written again"))
+        });
+        let stored = place.state_file().load().unwrap().unwrap();
+        assert_eq!((stored.login_hash, stored.logged_out_at), (None, None));
+        assert!(stored.refresh_token.is_some());
+        assert!(!running.lines().iter().any(|line| line.contains("Using the login")));
+        let granted = place.sandbox.counts().granted;
+
+        place.log_in();
+        assert_eq!(ask(address, FORCED).status, 200);
+        running.wait_for("Using the login that was stored");
+        let counts = place.sandbox.counts();
+        assert_eq!((counts.granted, counts.refused, counts.reused), (granted + 1, 0, 0));
+    }
 }
 
 const DEVICE_CODE: &str = "device-code-e5f6";

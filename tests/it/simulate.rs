@@ -29,6 +29,8 @@ const REPEATED_TOO_LONG_MS: u64 = 2_000;
 /// The wait after a try that another process prevented, and after one that the token store prevented.
 const BUSY_MS: u64 = 250;
 const AWAY_MS: u64 = 500;
+/// The refresh token that is configured at the start.
+const FIRST_SEED: &str = "seed";
 /// The most failed tries in ten seconds that nobody asked for.
 const FAILURES_IN_TEN_SECONDS_MAX: usize = 20;
 
@@ -125,8 +127,12 @@ struct World {
     refuses: bool,
     /// A variable is missing.
     lacks_secret: bool,
-    /// Somebody logged out, and nobody logged in since.
+    /// Somebody logged out, and nobody logged in or configured another refresh token since.
     is_logged_out: bool,
+    /// The configured refresh token.
+    configured: String,
+    /// The families of refresh tokens after the first one.
+    families: u64,
     /// The lifetime of all tokens; drawn for each if None.
     lifetime_ms: Option<u64>,
     /// When the last try was that nobody asked for, and whether somebody asked for the next one.
@@ -147,7 +153,7 @@ fn policy() -> Policy {
     Policy {
         refresh_before_ms: 300_000,
         retry_interval_ms: RETRY_INTERVAL_MS,
-        seed: Some(Secret::new("seed")),
+        seed: Some(Secret::new(FIRST_SEED)),
         without_refresh_token: false,
         scope: None,
         client_hash: "client".into(),
@@ -157,7 +163,7 @@ fn policy() -> Policy {
 impl World {
     fn new(seed: u64) -> Self {
         let issuer = Issuer {
-            current: "seed".into(),
+            current: FIRST_SEED.into(),
             previous: HashSet::new(),
             revoked: false,
             issued: 0,
@@ -184,6 +190,8 @@ impl World {
             refuses: false,
             lacks_secret: false,
             is_logged_out: false,
+            configured: FIRST_SEED.to_owned(),
+            families: 0,
             lifetime_ms: None,
             tried_ms: None,
             is_explained: true,
@@ -203,7 +211,7 @@ impl World {
     }
 
     fn policy(&self) -> Policy {
-        let seed = policy().seed.filter(|_| !self.is_command);
+        let seed = (!self.is_command).then(|| Secret::new(self.configured.as_str()));
         Policy { seed, without_refresh_token: self.is_command, ..policy() }
     }
 
@@ -232,21 +240,37 @@ impl World {
         }
     }
 
-    /// Somebody logs in, with another process that may or may not see the seed: a new family.
-    fn log_in(&mut self) {
-        let number = self.issuer.issued + 1;
-        let refresh = Secret::new(format!("login-{number}"));
-        refresh.expose().clone_into(&mut self.issuer.current);
+    /// The issuer begins a new family of refresh tokens for somebody. Returns the first of them.
+    fn new_family(&mut self, name: &str) -> String {
+        self.families += 1;
+        let first = format!("{name}-{}", self.families);
+        self.issuer.current.clone_from(&first);
         self.issuer.previous.clear();
         self.issuer.last_access.clear();
         (self.issuer.revoked, self.is_logged_out) = (false, false);
+        first
+    }
+
+    /// Somebody configures the refresh token of a new family, and starts evertoken again.
+    fn configure_another(&mut self) {
+        self.configured = self.new_family("seed");
+        self.restart();
+        // Nothing that went missing before matters any more.
+        self.lost = 0;
+    }
+
+    /// Somebody logs in, with another process that may or may not see the seed: a new family.
+    fn log_in(&mut self) {
+        let refresh = Secret::new(self.new_family("login"));
         let lifetime_ms = 600_000;
         let Issued::Granted(grant) =
             self.issuer.answer(refresh.expose(), lifetime_ms, self.true_ms)
         else {
             panic!("seed {}: the login is refused", self.seed)
         };
-        let seed = self.rng.bool().then(|| Secret::new("seed"));
+        // Nothing but its configuration tells of a seed that began no chain yet.
+        let sees_seed = self.rng.bool() || self.configured != FIRST_SEED;
+        let seed = self.policy().seed.filter(|_| sees_seed);
         let now = self.now();
         let policy = Policy { seed, ..policy() };
         let mut machine = Lifecycle::new(policy, self.disk.clone(), now);
@@ -259,7 +283,7 @@ impl World {
     /// Somebody logs out, with another process: the tokens are revoked, and those on the disk are gone.
     fn log_out(&mut self) {
         let now = self.now();
-        let mut machine = Lifecycle::new(policy(), self.disk.clone(), now);
+        let mut machine = Lifecycle::new(self.policy(), self.disk.clone(), now);
         self.disk = Some(machine.logged_out(format!("logout-{}", self.true_ms), now));
         (self.issuer.revoked, self.is_logged_out) = (true, true);
     }
@@ -544,6 +568,9 @@ impl World {
         if self.one_in(200) && !self.is_command {
             self.log_out();
         }
+        if self.one_in(150) && !self.is_command {
+            self.configure_another();
+        }
     }
 
     fn change_phases(&mut self) {
@@ -563,7 +590,8 @@ impl World {
 
     fn check(&mut self) {
         let now = self.now();
-        if self.machine.saved().is_logged_out() {
+        let is_known = self.disk.as_ref().is_none_or(|stored| !self.machine.is_other_login(stored));
+        if self.is_logged_out && is_known && self.machine.saved().is_logged_out() {
             let known = (self.machine.token().is_none(), self.machine.presented());
             assert_eq!(known, (true, Presented::Missing), "seed {}: logged out", self.seed);
         }

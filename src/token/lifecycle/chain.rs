@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::record::refresh_end::RefreshEnd;
-use crate::record::{Marker, Saved, SavedAccess, SavedFailure};
+use crate::record::{Mark, Marker, Saved, SavedAccess, SavedFailure};
 use crate::secret::Secret;
 use crate::token::grant::{Class, Failure, Grant};
 use crate::token::lifecycle::failures::Failures;
@@ -43,6 +43,9 @@ pub(super) struct Chain {
     pub(super) failures: Failures,
     /// The record, in its stored form.
     pub(super) saved: Saved,
+    /// The hash of the login or logout whose chain the one in use replaced, and the mark of the last record of it that is
+    /// known here. The state file holds such a record until the new chain could be written.
+    replaced_login: Option<(String, Mark)>,
     without_refresh_token: bool,
     scope: Option<String>,
 }
@@ -55,6 +58,7 @@ impl Chain {
             without_refresh_token: policy.without_refresh_token,
             scope: policy.scope,
             saved: Saved::default(),
+            replaced_login: None,
             failures: Failures::new(policy.client_hash),
         }
     }
@@ -179,11 +183,31 @@ impl Chain {
     /// was tried.
     fn begin_with(&mut self, seed: &Secret) {
         let tried = self.tried_seeds(self.failures.marker_before.as_ref());
+        let (login, mark) = (self.saved.login_hash.clone(), self.saved.mark());
         self.saved.begin_with_seed(seed);
+        self.note_replaced(login, mark);
         self.seed.arrived(&self.saved);
         for hash in tried.into_iter().filter(|hash| self.seed.hash() != Some(hash)) {
             self.saved.supersede_seed(hash);
         }
+    }
+
+    /// Notes that the chain in use replaced that of this `login`, if it did; `mark` is that of its last known record.
+    fn note_replaced(&mut self, login: Option<String>, mark: Mark) {
+        if login != self.saved.login_hash {
+            self.replaced_login = login.map(|hash| (hash, mark)).or(self.replaced_login.take());
+        }
+    }
+
+    /// True if `stored` began with a login, or ended with a logout, that is not known here. An old record of the replaced
+    /// one is known, even while the chain in use can't be written in its place.
+    pub(super) fn is_other_login(&self, stored: &Saved) -> bool {
+        let Some(login) = &stored.login_hash else { return false };
+        let is_replaced = self
+            .replaced_login
+            .as_ref()
+            .is_some_and(|(replaced, mark)| replaced == login && stored.mark() <= *mark);
+        self.saved.login_hash.as_ref() != Some(login) && !is_replaced
     }
 
     /// The refresh tokens other than the chain's that failed, or, by `marker`, have no known outcome: each may be a
@@ -316,6 +340,7 @@ impl Chain {
     /// Forgets the chain, because it belongs to another issuer or client.
     pub(super) fn forget(&mut self) {
         self.saved = Saved::default();
+        self.replaced_login = None;
         self.failures.settle();
         self.record_configured_seed();
     }
@@ -328,6 +353,7 @@ impl Chain {
         let client = self.saved.client.take().or_else(|| stored.client.clone());
         let before =
             std::mem::replace(&mut self.saved, Saved { configured_seed, client, ..stored });
+        self.note_replaced(before.login_hash.clone(), before.mark());
         self.seed.arrived(&self.saved);
         let all_well = self.saved.pending.is_none() && self.saved.failure.is_none();
         let is_settled = self.saved.refresh_token != before.refresh_token || all_well;

@@ -673,6 +673,42 @@ fn a_login_is_taken_up_whatever_its_revision_and_whatever_is_in_use() {
     assert_eq!(presented(&machine), "lr2");
 }
 
+/// The disk failed at the first refresh with a new seed: what that replaced, and was still in the state file, was taken
+/// for a new login, and the new chain was given up.
+#[test]
+fn a_login_or_logout_that_a_new_seed_replaced_is_not_taken_for_a_new_one() {
+    let logged_in = login(policy(Some("seed")), None, "lr");
+    let logged_out = Lifecycle::new(policy(Some("seed")), Some(logged_in.clone()), START)
+        .logged_out("mark".into(), START);
+    for replaced in [logged_in, logged_out] {
+        let mut machine = Lifecycle::new(policy(Some("new")), Some(replaced.clone()), START);
+        let presented_seed = machine.presented();
+        let marked = machine.begin(&presented_seed, START).unwrap();
+        let came = grant("a2", Some("r2"), 3_600_000);
+        let begun = machine.granted(&presented_seed, &came, START, START, &mut rng());
+        // A host that shares the token store, and whose state file is still the old one.
+        let mut other = Lifecycle::new(policy(Some("seed")), Some(replaced.clone()), START);
+        other.take_up(TOKEN_STORE, begun.clone(), START);
+        // The marker was written, or not even that.
+        let looks = [(true, &marked), (true, &replaced), (false, &replaced)];
+        for (is_own, stored) in looks {
+            let machine = if is_own { &mut machine } else { &mut other };
+            assert!(!machine.is_other_login(stored));
+            assert!(!machine.take_up(STATE_FILE, stored.clone(), START));
+            assert_eq!((&machine.saved().login_hash, presented(machine).as_str()), (&None, "r2"));
+        }
+        // A login that comes later, whatever it finds, and even if it brings the same refresh token as before.
+        for (stored, brought) in
+            [(&replaced, "lr2"), (&marked, "lr2"), (&begun, "lr2"), (&begun, "lr")]
+        {
+            let newer = login(policy(None), Some(stored.clone()), brought);
+            assert!(machine.is_other_login(&newer), "{brought}");
+        }
+        machine.take_up(STATE_FILE, login(policy(None), Some(begun), "lr"), START);
+        assert_eq!(presented(&machine), "lr");
+    }
+}
+
 #[test]
 fn a_login_ends_a_failure() {
     let mut machine = Lifecycle::new(policy(None), None, START);
