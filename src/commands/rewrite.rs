@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::config::raw::insert_provider;
+use crate::token::state_file::sync_folder;
 
 /// The mode of a new file.
 const NEW_MODE: u32 = 0o600;
@@ -66,7 +67,7 @@ fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     new.as_file().sync_all()?;
     new.persist(target).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
+    sync_folder(folder)
 }
 
 fn owner(file: &File) -> io::Result<(u32, u32)> {

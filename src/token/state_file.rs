@@ -15,7 +15,7 @@ pub(crate) use folder::{CLIENT_SECRET, check_writable, exposures, would_be_writa
 pub use lock::Locking;
 pub(crate) use lock::StateLock;
 pub(crate) use read::StoredState;
-pub(crate) use whole::{write_in, write_secret, write_whole};
+pub(crate) use whole::{sync_folder, write_in, write_secret, write_whole};
 
 #[cfg(test)]
 mod tests;

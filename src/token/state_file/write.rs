@@ -1,6 +1,6 @@
 //! Replaces, renames and removes state files, each in one step.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ impl StateFile {
         if beside.is_none() {
             remove_if_there(&self.older_path())?;
         }
-        File::open(&self.folder)?.sync_all()
+        whole::sync_folder(&self.folder)
     }
 
     fn temporary_prefix(&self) -> String {
@@ -81,13 +81,13 @@ impl StateFile {
         if !rename_if_there(&self.path(), &other.path())? && !has_older {
             return Err(io::ErrorKind::NotFound.into());
         }
-        File::open(&self.folder)?.sync_all()
+        whole::sync_folder(&self.folder)
     }
 
     pub fn remove(&self) -> io::Result<()> {
         fs::remove_file(self.path())?;
         remove_if_there(&self.older_path())?;
-        File::open(&self.folder)?.sync_all()
+        whole::sync_folder(&self.folder)
     }
 }
 

@@ -251,6 +251,30 @@ fn a_state_file_that_gives_an_error_costs_no_chain() {
     }
 }
 
+/// The state file was replaced each time, and called unwritable for ever.
+#[test]
+fn a_folder_whose_file_system_can_not_sync_it_is_written_all_the_same() {
+    for (error, code) in [("EINVAL", 0), ("EOPNOTSUPP", 0), ("EBADF", 0), ("EIO", 1)] {
+        let sandbox = sandbox(3600, 0);
+        let login = Login::at(&sandbox);
+        let folder = folder(&sandbox.url());
+        let state_dir = folder.path().join("state");
+        std::fs::create_dir(&state_dir).unwrap();
+        let traced = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-P", state_dir.to_str().unwrap()])
+            .args(["-e", &format!("inject=fsync:error={error}"), evertoken(), "refresh"])
+            .current_dir(folder.path())
+            .env_clear()
+            .envs(login.variables())
+            .output()
+            .unwrap();
+        let said = text(&traced.stderr);
+        assert_eq!(traced.status.code(), Some(code), "{error}: {said}");
+        assert_eq!(said.contains("can't be written"), code != 0, "{error}: {said}");
+        assert!(state(folder.path()).exists(), "{error}");
+    }
+}
+
 /// evertoken, for which each call of a kind on a file takes 25 s. (strace counts the calls of each thread by itself, so
 /// it can't be told to delay the first one alone.)
 struct Delayed {
