@@ -19,6 +19,7 @@ use crate::proxy::state::Proxy;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
 use crate::tls::OwnCertificate;
+use crate::token::hang::in_folder;
 use crate::token::state_file::{check_writable, exposures};
 
 /// A running proxy. Dropping it stops everything at once; [`App::stop`] stops gracefully.
@@ -32,23 +33,28 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the addresses, unless a service manager `handed` sockets over, starts the refreshers, then accepts
-    /// connections.
+    /// Binds the addresses, unless a service manager `handed` sockets over, starts the refreshers, calls `prepared`, then
+    /// accepts connections.
     pub fn start(
         config: Config,
         handed: Vec<Listener>,
         environment: Environment,
         load: Load,
+        prepared: impl FnOnce(),
     ) -> Result<Self, StartError> {
         let settings = &config.settings;
-        if let Err(error) = check_writable(&settings.state_dir) {
+        let state_dir = &settings.state_dir;
+        let (writable, exposures) = in_folder(state_dir, &environment.clock, || {
+            (check_writable(state_dir), exposures(state_dir))
+        });
+        if let Err(error) = writable {
             warn!(
                 "The state folder {} can't be written ({error}); rotated refresh tokens would be \
                  lost at a restart",
-                settings.state_dir.display()
+                state_dir.display()
             );
         }
-        for exposure in exposures(&settings.state_dir) {
+        for exposure in exposures {
             warn!("Tokens are open to others: {exposure}");
         }
         // After the state folder was made, because a socket may be in it.
@@ -79,6 +85,7 @@ impl App {
         let supervisor = environment.supervisor.clone();
         let current = Current::start(config, shown, environment, load)?;
         let service: Arc<dyn Service> = current.clone();
+        prepared();
         let server = Server::start(server_kind, listeners, live, limits, service);
         let server = server.map_err(StartError::Thread)?;
         for address in &bound {

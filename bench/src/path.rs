@@ -137,6 +137,7 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
         Vec::new(),
         environment,
         Box::new(|| Err(vec!["it is not read again".to_owned()])),
+        || {},
     )
     .map_err(|error| error.to_string())?;
     let request = request(case);

@@ -1,19 +1,24 @@
-//! Ends a command that refreshes when a signal says so: at once, or after a refresh whose answer must not be lost.
+//! Ends a command that refreshes, or the start of the server, when a signal says so: at once, or after a refresh whose
+//! answer must not be lost.
 
-use log::warn;
+use std::io;
+
+use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
+use signal_hook::iterator::{Handle, Signals};
+use signal_hook::low_level::{emulate_default_handler, exit};
 
 use crate::commands::common::SIGNAL_STACK_BYTES;
 use crate::logger;
 use crate::platform;
-use crate::thread;
+use crate::thread::{self, Thread};
 use crate::token::command;
 use crate::token::uninterrupted;
 
 /// Signals that end a command.
 const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+/// Signals that end the server. SIGHUP orders a reload, which comes after the start.
+const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
 
 /// From now on, a signal that ends this process also ends the token commands that it runs (each has a process group of
 /// its own, which a terminal's Ctrl-C does not reach), and it waits until the answer to a refresh under way is stored. A
@@ -22,14 +27,41 @@ pub(super) fn end_on_signals() {
     let status = platform::told_of_processes("self/status").unwrap_or_default();
     let ignored = ignored(&status);
     let obeyed = ENDING.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-    let started = Signals::new(obeyed)
-        .and_then(|signals| thread::spawn("signals", SIGNAL_STACK_BYTES, move || obey(signals)));
-    match started {
-        Ok(thread) => thread.detach(),
+    match start(obeyed, end_by) {
+        Ok((_, thread)) => thread.detach(),
         Err(error) => {
             warn!("A signal would end this process in the middle of a refresh: {error}");
         }
     }
+}
+
+/// The thread that obeys signals during a start, and the way to end it.
+pub(super) struct EndedStart(Option<(Handle, Thread)>);
+
+impl Drop for EndedStart {
+    /// From now on, it ends nothing.
+    fn drop(&mut self) {
+        if let Some((handle, _joined)) = self.0.take() {
+            handle.close();
+        }
+    }
+}
+
+/// As [`end_on_signals`], for the start of the server, whose disk may not answer: until the returned value is dropped,
+/// SIGTERM and SIGINT end the process as a stop does. It must be dropped before anything is served.
+pub(super) fn end_start_on_signals() -> EndedStart {
+    let started = start(STOPPING, end_as_stopped);
+    let unheard =
+        |error: io::Error| warn!("A signal to stop is heard only after the start ({error})");
+    EndedStart(started.map_err(unheard).ok())
+}
+
+/// Obeys `signals` on a thread of its own, until the returned handle is closed.
+fn start(signals: impl IntoIterator<Item = i32>, end: fn(i32)) -> io::Result<(Handle, Thread)> {
+    let signals = Signals::new(signals)?;
+    let handle = signals.handle();
+    let thread = thread::spawn("signals", SIGNAL_STACK_BYTES, move || obey(signals, end))?;
+    Ok((handle, thread))
 }
 
 /// The set of ignored signals in `/proc/<id>/status` (proc(5)): bit 0 is signal 1.
@@ -38,7 +70,7 @@ fn ignored(status: &str) -> u64 {
     field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn obey(mut signals: Signals) {
+fn obey(mut signals: Signals, end: fn(i32)) {
     let mut is_waiting = false;
     for signal in signals.forever() {
         let is_second = std::mem::replace(&mut is_waiting, true);
@@ -46,7 +78,7 @@ fn obey(mut signals: Signals) {
         let is_refreshing = uninterrupted::forbid();
         let was_command = command::kill_all();
         if is_second || !is_refreshing {
-            end_by(signal);
+            end(signal);
             continue;
         }
         if !was_command {
@@ -56,7 +88,7 @@ fn obey(mut signals: Signals) {
         }
         let wait = move || {
             uninterrupted::wait();
-            end_by(signal);
+            end(signal);
         };
         // Without a thread left to wait in, it takes that second signal.
         if let Ok(thread) = thread::spawn("ending", SIGNAL_STACK_BYTES, wait) {
@@ -70,6 +102,13 @@ fn end_by(signal: i32) {
     logger::flush();
     // Only this process is left to end.
     let _ = emulate_default_handler(signal);
+}
+
+/// Ends this process as the server ends that has stopped.
+fn end_as_stopped(_: i32) {
+    info!("Stopped before the start was over");
+    logger::flush();
+    exit(0);
 }
 
 #[cfg(test)]

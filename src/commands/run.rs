@@ -33,6 +33,7 @@ use crate::commands::common::{
     BAD_CONFIG, CANT_BIND, Done, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, load,
     refuse, start_log, tell, variable,
 };
+use crate::commands::interruption::end_start_on_signals;
 use crate::commands::restart::Program;
 use crate::commands::unset;
 
@@ -62,18 +63,21 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
     // Before anything starts, so that no signal takes its default action.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
         .map_err(|error| fail(format_args!("Signals can't be handled: {error}"), FAILED))?;
+    // Nobody reads those before the app serves, and until then it may have to wait for a disk.
+    let starting = end_start_on_signals();
     let state_dir = config.settings.state_dir.clone();
     let reload = Box::new(move || unset::explained(read(), named.as_deref(), std::process::id()));
     let sockets = handed.iter().map(Listener::socket).collect();
     let all = config.settings.listen.clone();
-    let app =
-        App::start(config, handed, environment(clock), reload).map_err(|error| match &error {
-            StartError::Bind(address, cause) => {
-                fail(format_args!("{error}{}", bind_advice(address, &all, cause)), CANT_BIND)
-            }
-            StartError::Provider(..) | StartError::Tls(_) => fail(error, BAD_CONFIG),
-            StartError::Thread(_) => fail(error, FAILED),
-        })?;
+    let prepared = move || drop(starting);
+    let app = App::start(config, handed, environment(clock), reload, prepared);
+    let app = app.map_err(|error| match &error {
+        StartError::Bind(address, cause) => {
+            fail(format_args!("{error}{}", bind_advice(address, &all, cause)), CANT_BIND)
+        }
+        StartError::Provider(..) | StartError::Tls(_) => fail(error, BAD_CONFIG),
+        StartError::Thread(_) => fail(error, FAILED),
+    })?;
     if let Some(program) = Program::of_process(sockets, app.kept()) {
         program.start_after_panics(move || started.elapsed());
     }

@@ -150,7 +150,7 @@ impl Parts {
         let prepared = prepare(config, &plan, old)?;
         say_what_is_shared(&config.providers, old.map(Proxy::configured));
         self.chains.carry_out(plan, self.keeper.as_ref(), &self.environment)?;
-        let quota_files = QuotaFiles::read(&config.settings.state_dir);
+        let quota_files = QuotaFiles::read(&config.settings.state_dir, &self.environment.clock);
         let mut providers = Vec::new();
         for ((provider, prepared), posting) in config.providers.iter().zip(prepared).zip(postings) {
             if let Credential::Missing(missing) = &provider.credential {

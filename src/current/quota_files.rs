@@ -15,7 +15,7 @@ use crate::proxy::cooldown::Cooldown;
 use crate::quota::account;
 use crate::quota::stored::StoredQuota;
 use crate::regular_file;
-use crate::token::hang::on_disk;
+use crate::token::hang::in_folder;
 use crate::token::state_file::write_in;
 
 /// The folder in the state folder.
@@ -31,14 +31,9 @@ pub(super) struct QuotaFiles(Vec<(String, StoredQuota)>);
 
 impl QuotaFiles {
     /// Reads all files of `state_dir`, however long its disk takes.
-    pub(super) fn read(state_dir: &Path) -> Self {
+    pub(super) fn read(state_dir: &Path, clock: &Clock) -> Self {
         let folder = state_dir.join(FOLDER);
-        let mut tell = |is_long| {
-            if is_long {
-                warn!("The disk of {} takes long to answer", folder.display());
-            }
-        };
-        Self(on_disk(&mut tell, || read_all(&folder)))
+        Self(in_folder(state_dir, clock, || read_all(&folder)))
     }
 
     /// The quotas of accounts of `provider`, one of `all`. Another one's cooldown is none of its own, even if the

@@ -30,6 +30,16 @@ pub(crate) fn on_disk<T: Send>(tell: &mut dyn FnMut(bool), work: impl FnOnce() -
 
 /// The content of the state folder `folder`.
 pub(crate) fn read_folder(folder: &Path, clock: &Clock) -> Contents {
+    in_folder(folder, clock, || Contents::read(folder))
+}
+
+/// Does `work` in the state folder `folder` for a configuration that can't be used before; logs a long wait for its disk,
+/// and the end of that.
+pub(crate) fn in_folder<T: Send>(
+    folder: &Path,
+    clock: &Clock,
+    work: impl FnOnce() -> T + Send,
+) -> T {
     let mut waits = Waits::default();
     let mut tell = |is_long| {
         let cause = Cause::Disk { path: folder.display().to_string(), is_long };
@@ -37,9 +47,9 @@ pub(crate) fn read_folder(folder: &Path, clock: &Clock) -> Contents {
             warn!("The configuration is {told}");
         }
     };
-    let contents = on_disk(&mut tell, || Contents::read(folder));
+    let done = on_disk(&mut tell, work);
     if let Some(told) = waits.end(clock.now()) {
         info!("For the configuration, {told}");
     }
-    contents
+    done
 }

@@ -345,6 +345,30 @@ fn a_state_folder_that_does_not_answer_at_the_start_is_said() {
     assert_eq!((sandbox.counts().granted, sandbox.counts().reused), (1, 0));
 }
 
+/// Nobody read the signals before the start was over.
+#[test]
+fn a_stop_ends_a_start_that_waits_for_a_disk() {
+    let sandbox = sandbox(3600, 0);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    assert!(run(folder.path(), &["refresh"], &login.variables()).status.success());
+    let (file, state_dir) = (state(folder.path()), folder.path().join("state"));
+    // The look for a chain, and the first of all looks at the disk.
+    for (call, path) in [("openat", &file), ("statx", &state_dir)] {
+        let mut delayed = Delayed::start(folder.path(), path, call, &login);
+        delayed.binary.wait_for("The configuration is waiting since");
+        let child = delayed.binary.traced();
+        delayed.child = Some(child);
+        kill_process(child, Signal::TERM).unwrap();
+        assert_eq!(delayed.binary.code(), Some(0), "{call}");
+        delayed.child = None;
+        let said = delayed.binary.lines().join("\n");
+        assert!(said.contains("Stopped before the start was over"), "{call}: {said}");
+        assert!(!said.contains("Listening on"), "{call}: {said}");
+    }
+    assert_eq!((sandbox.counts().granted, sandbox.counts().reused), (1, 0));
+}
+
 #[test]
 fn a_kill_at_any_system_call_of_a_write_costs_no_chain() {
     // An answer that is on its way when the kill comes is saved by the overlap.

@@ -192,7 +192,7 @@ impl Builder {
         // Tests reload by writing `providers.yaml` into the state folder.
         let (again, state) = (self, folder.path().to_owned());
         let load = Box::new(move || again.load_again(&state));
-        let app = App::start(config, Vec::new(), environment, load);
+        let app = App::start(config, Vec::new(), environment, load, || {});
         let app = app.unwrap_or_else(|error| panic!("{error}"));
         // Nobody asks at the port of one that has none.
         let address = app.local_addr().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
