@@ -172,6 +172,7 @@ impl Current {
     /// `Listening on http://127.0.0.1:8080; 2 of 3 providers have a credential to send`
     pub fn status_line(&self) -> String {
         let proxy = self.proxy();
+        proxy.look_at_files();
         let now = proxy.clock.now();
         let enabled = || proxy.providers.iter().filter(|one| one.config.enabled);
         let ready = enabled().filter(|one| one.source.has_one(&one.source.posting(), now)).count();

@@ -93,7 +93,8 @@ impl BearerSource {
         match &self.kind {
             BearerKind::Fixed(secret) => Ok(secret.clone()),
             BearerKind::File(watched) => {
-                let kept = watched.read(self.clock.now()).map_err(|why| none(&why.to_string()))?;
+                let kept = watched.wait(&self.clock, |_| true);
+                let kept = kept.map_err(|why| none(&why.to_string()))?;
                 Ok(kept.secret)
             }
             BearerKind::Posted(store, key) => {

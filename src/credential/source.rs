@@ -195,7 +195,7 @@ impl Source {
         match self {
             Self::Nothing | Self::Fixed(_) => true,
             Self::Missing(_) => false,
-            Self::File(watched) => watched.read(now).is_ok(),
+            Self::File(watched) => watched.known(now).is_ok(),
             Self::Refreshed(_) => posting.valid_token(now).is_some(),
         }
     }
@@ -204,7 +204,7 @@ impl Source {
     pub fn origin(&self, now: Moment) -> Option<u64> {
         match self {
             Self::Nothing | Self::Fixed(_) | Self::Missing(_) => Some(0),
-            Self::File(watched) => watched.read(now).ok().map(|kept| kept.origin),
+            Self::File(watched) => watched.known(now).ok().map(|kept| kept.origin),
             Self::Refreshed(refreshed) => refreshed.posting().origin,
         }
     }
@@ -216,7 +216,7 @@ impl Source {
             Self::Fixed(secret) => Ok(InUse::Fixed(secret)),
             Self::Missing(missing) => Err(waiting::no_fixed(name, missing)),
             Self::File(watched) => {
-                let kept = watched.read(clock.now()).map_err(|why| unavailable(name, &why))?;
+                let kept = watched.wait(clock, |_| true).map_err(|why| unavailable(name, &why))?;
                 Ok(InUse::OfFile(kept))
             }
             Self::Refreshed(refreshed) => refreshed.wait(name, clock),
@@ -229,7 +229,7 @@ impl Source {
         if let Self::File(watched) = self
             && !watched.is_plain()
         {
-            let kept = watched.read(clock.now());
+            let kept = watched.wait(clock, |_| true);
             let kept = kept.map_err(|why| unavailable(name, &why))?;
             return Ok(AccessToken { secret: kept.secret, expires_at: kept.expires_at });
         }
@@ -253,8 +253,8 @@ impl Source {
             Self::Refreshed(refreshed) => refreshed.has_newer(generation, may_wait, clock),
             Self::File(watched) => {
                 // Its owner refreshes it; evertoken can only read it again.
-                let kept = watched.read(clock.now());
-                may_wait && kept.is_ok_and(|kept| kept.generation > generation)
+                let is_newer = |kept: &Kept| kept.generation > generation;
+                may_wait && watched.wait(clock, is_newer).is_ok_and(|kept| is_newer(&kept))
             }
             Self::Nothing | Self::Fixed(_) | Self::Missing(_) => false,
         }
@@ -266,7 +266,7 @@ impl Source {
         match self {
             Self::Missing(missing) => missing.to_string(),
             Self::File(watched) => {
-                let why = watched.read(now).err();
+                let why = watched.known(now).err();
                 why.map_or_else(|| on_its_way.to_owned(), |why| why.to_string())
             }
             _ => posting.trouble().map_or_else(|| on_its_way.to_owned(), Into::into),

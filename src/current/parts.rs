@@ -34,6 +34,9 @@ use crate::token::watched::Watched;
 use crate::upstream::Upstream;
 use crate::usage::ledger::Ledger;
 
+/// The longest wait for the first look at a file with a credential.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(1);
+
 /// The parts that only a reload touches.
 pub(super) struct Parts {
     pub(super) environment: Environment,
@@ -239,13 +242,17 @@ impl Parts {
         let key = self.next_key;
         self.next_key += 1;
         let source = self.source(config, chain.unwrap_or(key), old);
-        if let Some(watched) = source.file().filter(|_| config.enabled)
-            && let Err(why) = watched.read(self.environment.clock.now())
-        {
-            warn!(
-                provider = config.name.as_str();
-                "Provider {} has no credential: {why}", config.name
-            );
+        if let Some(watched) = source.file().filter(|_| config.enabled) {
+            let now = self.environment.clock.now();
+            // Its disk may hang.
+            watched.look_aside(0, now);
+            watched.wait_for_look(FIRST_LOOK_MAX, now);
+            if let Err(why) = watched.known(now) {
+                warn!(
+                    provider = config.name.as_str();
+                    "Provider {} has no credential: {why}", config.name
+                );
+            }
         }
         let (cooldown, claims) = (cooldown_of(config, old), ClaimFields::default());
         let Carried { counts, quota, state_dir } = carried;

@@ -133,6 +133,7 @@ fn text(content_type: &str, body: &str) -> Page {
 /// 200 if every enabled provider has a credential to send, else 503 with the names of the others. Warnings are listed
 /// too, such as a state file that can't be written.
 fn ready(proxy: &Proxy) -> Page {
+    proxy.look_at_files();
     let now = proxy.clock.now();
     let mut missing = Vec::new();
     let mut warnings = Vec::new();
@@ -167,6 +168,7 @@ fn ready(proxy: &Proxy) -> Page {
 
 /// Prometheus text.
 fn metrics(proxy: &Proxy) -> Page {
+    proxy.look_at_files();
     let now = proxy.clock.now();
     // A disabled provider may have another one's name, and then reports nothing under it.
     let is_namesake = |one: &Provider| {
@@ -180,7 +182,7 @@ fn metrics(proxy: &Proxy) -> Page {
         .map(|provider| {
             let Provider { config, source, .. } = &**provider;
             let posting = source.posting();
-            let kept = source.file().and_then(|watched| watched.read(now).ok());
+            let kept = source.file().and_then(|watched| watched.known(now).ok());
             let refreshed = posting.token.as_ref().map(|token| token.expires.wall);
             let expires_at = refreshed.or_else(|| kept?.expires_at);
             let refresh_token_expires_at = posting.refresh_end.map(|end| end.at);

@@ -22,6 +22,9 @@ use crate::upstream::Upstream;
 /// The longest wait for the answer to a handshake of a WebSocket while others are asked first.
 const RESTING_HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 
+/// The longest age of what is known of a file with a credential while requests are given to others.
+const FILE_AGE_MAX_MS: u64 = 1_000;
+
 /// One provider. It outlives a reload that does not change it.
 pub struct Provider {
     /// Its number in the token store.
@@ -107,6 +110,10 @@ impl Provider {
         }
         if matches!(self.config.credential, Credential::Static(_)) {
             return Standing::Ready;
+        }
+        if let Some(watched) = self.source.file() {
+            // A request for another provider does not wait for the disk of this one's file.
+            watched.look_aside(FILE_AGE_MAX_MS, now);
         }
         let posting = self.source.posting();
         if self.source.has_one(&posting, now) {

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::atomic::AtomicU64;
-use crate::clock::{Clock, Stopwatch, Timestamp};
+use crate::clock::{Clock, Deadline, Stopwatch, Timestamp};
 use crate::config::{self, ModelRoute, Settings};
 use crate::ingress::listeners::Listeners;
 use crate::proxy::access::Access;
@@ -19,6 +20,10 @@ use crate::usage::ledger::Ledger;
 
 /// Connections that are kept to a provider even with few clients.
 const IDLE_CONNECTIONS_MIN: usize = 64;
+/// The longest age of what a page tells of a file with a credential.
+const FILE_AGE_MAX_MS: u64 = 100;
+/// The longest wait of a page for looks at such files.
+const FILE_LOOKS_MAX: Duration = Duration::from_millis(50);
 
 /// The state that serving a request needs, shared by all workers.
 pub struct Proxy {
@@ -75,6 +80,15 @@ impl Proxy {
     /// The routing table for a request with these rights.
     pub fn table_for<'a>(&'a self, rights: Rights<'a>) -> Table<'a, Arc<Provider>> {
         Table { providers: &self.providers, model_routes: &self.model_routes, rights }
+    }
+
+    /// Has other threads look at the files with credentials, and waits for those looks only as long as no disk hangs, so
+    /// that a page is up to date and always made at once.
+    pub(crate) fn look_at_files(&self) {
+        let (deadline, now) = (Deadline::after(FILE_LOOKS_MAX), self.clock.now());
+        let files = || self.providers.iter().filter_map(|one| one.source.file());
+        files().for_each(|file| file.look_aside(FILE_AGE_MAX_MS, now));
+        files().for_each(|file| file.wait_for_look(deadline.left(), now));
     }
 
     /// Some clients went away and `open` are left. No more requests than that can be in flight, so at most that many

@@ -39,7 +39,7 @@ impl Stamp {
 }
 
 /// The state of a file that was read.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     pub(crate) stamp: Stamp,
     pub(crate) first_at: Timestamp,

@@ -1,22 +1,28 @@
 //! A credential in a file that another program keeps: read again whenever the file changes, never written, never
 //! refreshed.
 //!
-//! `content` parses the file, and `expiry` the end of the token.
+//! A look at the file may hang with its disk, so one thread at a time looks, and no other one waits for it longer than for
+//! a first token: it uses what is known. `content` parses the file, and `expiry` the end of the token.
 
 use std::fs;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::mem;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use log::{error, info, warn};
 
-use crate::clock::{Due, Moment, Timestamp};
+use crate::clock::{Clock, Due, Moment, Timestamp};
 use crate::config::secret_file::text_of;
-use crate::config::{FileFormat, WatchedFile};
+use crate::config::{FIRST_TOKEN_WAIT, FileFormat, WatchedFile};
 use crate::regular_file;
 use crate::regular_file::stamp::{Seen, Stamp};
 use crate::secret::Secret;
+use crate::thread;
 use crate::token::places;
 use crate::token::store::{Generation, PostingKey, TokenStore};
+use crate::token::waiting::SAID_AFTER_MS;
 
 mod content;
 mod fault;
@@ -28,6 +34,8 @@ pub(crate) use fault::{Unavailable, WATCHED_FILE_MAX_BYTES};
 
 /// The time for which the last credential serves after its file is gone or unreadable.
 pub(crate) const GONE_FILE_GRACE_MS: u64 = 60_000;
+/// The stack of a thread that looks at a file.
+const STACK_BYTES: usize = 128 * 1024;
 
 /// The current credential of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +59,8 @@ pub struct Watched {
     form: FileFormat,
     unsaved: Option<Unsaved>,
     last: Mutex<Last>,
+    /// Tells of the end of a look.
+    looked: Condvar,
 }
 
 /// The posting of a refresher that could not store its token, for a provider that is not refreshed any more.
@@ -76,7 +86,7 @@ impl Unsaved {
 #[derive(Debug, Default)]
 struct Last {
     /// The path of the file; a stored token may be in the file of another provider that shares its chain.
-    path: PathBuf,
+    path: Arc<PathBuf>,
     /// The stamp of the file that was read last.
     seen: Option<Seen>,
     kept: Option<Kept>,
@@ -86,6 +96,47 @@ struct Last {
     /// True if the file was replaced and its mount does not show that here.
     is_detached: bool,
     failing: Option<Failing>,
+    /// True while a thread looks at the file.
+    is_looking: bool,
+    /// The beginning of the last look.
+    begun: Option<Moment>,
+    /// Counts the looks that have ended.
+    looks: u64,
+    /// The threads that wait for the end of a look.
+    waiting: usize,
+}
+
+impl Last {
+    /// The beginning of the look under way.
+    fn looks_since(&self) -> Option<Moment> {
+        self.begun.filter(|_| self.is_looking)
+    }
+}
+
+/// A look at the file, whose end is noted whatever comes of it.
+struct Look<W: Deref<Target = Watched>> {
+    of: W,
+    path: Arc<PathBuf>,
+    seen: Option<Seen>,
+}
+
+impl<W: Deref<Target = Watched>> Drop for Look<W> {
+    fn drop(&mut self) {
+        let mut last = self.of.last();
+        last.is_looking = false;
+        last.looks += 1;
+        if last.waiting > 0 {
+            self.of.looked.notify_all();
+        }
+    }
+}
+
+/// The outcome of a look.
+enum Found {
+    /// The file is as it was read last.
+    Unchanged,
+    /// Its new content.
+    Read { seen: Seen, content: Content, is_detached: bool },
 }
 
 /// A failure to read the file after an earlier success.
@@ -101,14 +152,16 @@ impl Watched {
     /// Watches `path`.
     pub fn new(path: impl Into<PathBuf>, form: FileFormat) -> Self {
         let own = path.into();
-        let last = Last { path: own.clone(), ..Last::default() };
-        Self { own, form, unsaved: None, last: Mutex::new(last) }
+        let last = Last { path: Arc::new(own.clone()), ..Last::default() };
+        Self { own, form, unsaved: None, last: Mutex::new(last), looked: Condvar::new() }
     }
 
     /// Watches the file of a provider's credential. A stored token is looked for in its chain's file.
     pub fn of(file: &WatchedFile, unsaved: Option<Unsaved>) -> Self {
         let watched = Self { unsaved, ..Self::new(&file.path, file.form.clone()) };
-        watched.find_again(&mut watched.last());
+        if let Some(path) = watched.moved_from(&file.path) {
+            watched.last().path = Arc::new(path);
+        }
         watched
     }
 
@@ -124,17 +177,15 @@ impl Watched {
 
     /// The path of the file.
     pub fn path(&self) -> PathBuf {
-        self.last().path.clone()
+        self.last().path.to_path_buf()
     }
 
-    /// Looks for the current file of a stored token: its chain moves to another file if a provider is renamed, or not
-    /// refreshed any more. Returns true if the file has changed.
-    fn find_again(&self, last: &mut Last) -> bool {
-        let FileFormat::Stored { seed, client } = &self.form else { return false };
-        let path = places::of_stored(&self.own, seed.as_ref(), client.as_deref());
-        let is_elsewhere = path != last.path;
-        last.path = path;
-        is_elsewhere
+    /// The current file of a stored token, if it is not at `path` any more: its chain moves to another file if a provider
+    /// is renamed, or not refreshed any more.
+    fn moved_from(&self, path: &Path) -> Option<PathBuf> {
+        let FileFormat::Stored { seed, client } = &self.form else { return None };
+        let current = places::of_stored(&self.own, seed.as_ref(), client.as_deref());
+        (current != path).then_some(current)
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -142,9 +193,41 @@ impl Watched {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The credential at `now`. While a file is being written, or is gone, the earlier content serves for a while.
+    /// The credential at `now`, after a look at the file unless another thread looks. While a file is being written, or is
+    /// gone, the earlier content serves for a while.
     pub fn read(&self, now: Moment) -> Result<Kept, Unavailable> {
-        let kept = self.newest(now)?;
+        self.look(now);
+        self.known(now)
+    }
+
+    /// As [`Watched::read`], even if the credential has expired.
+    pub fn newest(&self, now: Moment) -> Result<Kept, Unavailable> {
+        self.look(now);
+        self.newest_known(now)
+    }
+
+    /// As [`Watched::read`], for a request. If another thread looks, and the known credential is not enough, it waits for
+    /// that look as for a first token.
+    pub fn wait(
+        &self,
+        clock: &Clock,
+        is_enough: impl Fn(&Kept) -> bool,
+    ) -> Result<Kept, Unavailable> {
+        let now = clock.now();
+        if !self.look(now) {
+            let known = self.known(now);
+            if known.as_ref().is_ok_and(is_enough) {
+                return known;
+            }
+            self.wait_for_look(FIRST_TOKEN_WAIT, now);
+        }
+        // The look may have taken long.
+        self.known(clock.now())
+    }
+
+    /// The credential at `now`, without a look at the file.
+    pub fn known(&self, now: Moment) -> Result<Kept, Unavailable> {
+        let kept = self.newest_known(now)?;
         match kept.expires_at {
             Some(at) if at <= now.wall => {
                 let last = self.last();
@@ -155,34 +238,37 @@ impl Watched {
         }
     }
 
-    /// As [`Watched::read`], even if the credential has expired.
-    pub fn newest(&self, now: Moment) -> Result<Kept, Unavailable> {
+    fn newest_known(&self, now: Moment) -> Result<Kept, Unavailable> {
         let mut last = self.last();
-        if let Some(content) = self.unsaved.as_ref().and_then(Unsaved::content) {
+        if let Some(content) = self.unsaved_content() {
             // Once the token is stored, the file is read anew.
             last.seen = None;
             Self::take(&mut last, content);
             Self::note(&mut last, None, now);
         } else {
-            let mut outcome = self.look(&mut last, now.wall);
-            if outcome.is_err() && self.find_again(&mut last) {
-                outcome = self.look(&mut last, now.wall);
+            let since = last.looks_since();
+            if let Some(since) = since.filter(|since| ms_since(*since, now) >= SAID_AFTER_MS) {
+                Self::note(&mut last, Some(FileFault::Silent), since);
             }
-            Self::note(&mut last, outcome.err(), now);
+            Self::end_grace(&mut last, now);
             if let Some(failing) = last.failing.as_ref().filter(|failing| failing.is_over) {
                 return Err(self.unavailable(&last, Why::Unusable(failing.fault.clone())));
             }
         }
         let kept = last.kept.clone();
-        kept.ok_or_else(|| self.unavailable(&last, Why::Unusable(FileFault::NoCredential)))
+        kept.ok_or_else(|| self.unavailable(&last, Why::Unusable(FileFault::NotRead)))
+    }
+
+    fn unsaved_content(&self) -> Option<Content> {
+        self.unsaved.as_ref().and_then(Unsaved::content)
     }
 
     fn unavailable(&self, last: &Last, why: Why) -> Unavailable {
         let is_stored = matches!(self.form, FileFormat::Stored { .. });
-        Unavailable { path: last.path.clone(), is_stored, why }
+        Unavailable { path: last.path.to_path_buf(), is_stored, why }
     }
 
-    /// A fault that somebody should mend though there is a credential to send; as of the last [`Watched::read`].
+    /// A fault that somebody should mend though there is a credential to send; as of the last [`Watched::known`].
     pub fn warning(&self) -> Option<String> {
         let last = self.last();
         let path = last.path.display();
@@ -197,8 +283,8 @@ impl Watched {
         failing.or(detached).or(doubt)
     }
 
-    /// Notes whether the file could be read, and logs a change of that.
-    fn note(last: &mut Last, fault: Option<FileFault>, now: Moment) {
+    /// Notes whether the file could be read at `since`, and logs a change of that.
+    fn note(last: &mut Last, fault: Option<FileFault>, since: Moment) {
         let path = last.path.display();
         let Some(fault) = fault else {
             if last.failing.take().is_some() {
@@ -206,7 +292,7 @@ impl Watched {
             }
             return;
         };
-        let until = Due::after(now, if last.kept.is_some() { GONE_FILE_GRACE_MS } else { 0 });
+        let until = Due::after(since, if last.kept.is_some() { GONE_FILE_GRACE_MS } else { 0 });
         let is_new = last.failing.is_none();
         let begun = Failing { fault: fault.clone(), until, is_over: false };
         let failing = last.failing.get_or_insert(begun);
@@ -215,42 +301,18 @@ impl Watched {
             let seconds = GONE_FILE_GRACE_MS / 1000;
             warn!("{path} {}; its last credential serves {seconds} s longer", failing.fault);
         }
-        if !failing.is_over && failing.until.reached(now) {
-            failing.is_over = true;
-            if last.kept.is_some() {
-                error!("{path} {}; its last credential is not sent any more", failing.fault);
-            }
-        }
     }
 
-    /// Reads the file if it may differ from the one that was read last.
-    fn look(&self, last: &mut Last, now: Timestamp) -> Result<(), FileFault> {
-        let metadata = fs::metadata(&last.path).map_err(FileFault::unreadable)?;
-        let stamp = Stamp::of(&metadata);
-        let before = last.seen.take_if(|seen| seen.stamp != stamp || !seen.is_settled());
-        if last.seen.is_some() {
-            return Ok(());
-        }
-        if !metadata.is_file() || metadata.len() > WATCHED_FILE_MAX_BYTES {
-            return Err(FileFault::NoSmallFile);
-        }
-        let bytes = regular_file::read(&last.path).map_err(FileFault::unreadable)?;
-        let text = text_of(bytes).map_err(FileFault::unreadable)?;
-        let content = content::parse(&text, &self.form)?;
-        let first_at = match before {
-            Some(before) if before.stamp == stamp => before.first_at,
-            _ => now,
+    /// Notes, and logs, that the earlier content has served for long enough.
+    fn end_grace(last: &mut Last, now: Moment) {
+        let Some(failing) = last.failing.as_mut().filter(|failing| !failing.is_over) else {
+            return;
         };
-        last.seen = Some(Seen { stamp, first_at, read_at: now });
-        Self::take(last, content);
-        let was_detached = std::mem::replace(
-            &mut last.is_detached,
-            stamp.links == 0 && mount::is_mount_point(&last.path),
-        );
-        if last.is_detached && !was_detached {
-            warn!("{}", detached(&last.path));
+        failing.is_over = failing.until.reached(now);
+        if failing.is_over && last.kept.is_some() {
+            let path = last.path.display();
+            error!("{path} {}; its last credential is not sent any more", failing.fault);
         }
-        Ok(())
     }
 
     fn take(last: &mut Last, content: Content) {
@@ -266,6 +328,118 @@ impl Watched {
             last.kept = Some(Kept { secret, expires_at, generation, origin });
         }
     }
+}
+
+/// Looks at the file.
+impl Watched {
+    /// Looks at the file, unless another thread does so; false then.
+    fn look(&self, now: Moment) -> bool {
+        if self.unsaved_content().is_some() {
+            return true;
+        }
+        let look = Self::begin(self, now);
+        let is_ours = look.is_some();
+        if let Some(look) = look {
+            look.make(now);
+        }
+        is_ours
+    }
+
+    /// Has another thread look at the file if the last look began `age_ms` ago or longer, because this one must not hang
+    /// with its disk.
+    pub fn look_aside(self: &Arc<Self>, age_ms: u64, now: Moment) {
+        let begun = self.last().begun;
+        let is_recent = begun.is_some_and(|begun| ms_since(begun, now) < age_ms);
+        if is_recent || self.unsaved_content().is_some() {
+            return;
+        }
+        let Some(look) = Self::begin(self.clone(), now) else { return };
+        // Without a thread left for it, the next request looks.
+        if let Ok(thread) = thread::spawn("file", STACK_BYTES, move || look.make(now)) {
+            thread.detach();
+        }
+    }
+
+    /// Waits for the end of the look under way, unless that began longer than `most` ago.
+    pub fn wait_for_look(&self, most: Duration, now: Moment) {
+        let mut last = self.last();
+        let Some(since) = last.looks_since() else { return };
+        let left = most.saturating_sub(Duration::from_millis(ms_since(since, now)));
+        let looks = last.looks;
+        last.waiting += 1;
+        let waited = self.looked.wait_timeout_while(last, left, |last| last.looks == looks);
+        let (mut last, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        last.waiting -= 1;
+    }
+
+    /// Begins a look, unless one is under way.
+    fn begin<W: Deref<Target = Self>>(of: W, now: Moment) -> Option<Look<W>> {
+        let mut last = of.last();
+        if mem::replace(&mut last.is_looking, true) {
+            return None;
+        }
+        last.begun = Some(now);
+        let (path, seen) = (last.path.clone(), last.seen);
+        drop(last);
+        Some(Look { of, path, seen })
+    }
+
+    /// Reads the file at `path` if it may differ from the one that was read last, which was `seen`. No lock is held.
+    fn find(&self, path: &Path, seen: Option<Seen>, now: Timestamp) -> Result<Found, FileFault> {
+        let metadata = fs::metadata(path).map_err(FileFault::unreadable)?;
+        let stamp = Stamp::of(&metadata);
+        let before = seen.filter(|seen| seen.stamp == stamp);
+        if before.is_some_and(|seen| seen.is_settled()) {
+            return Ok(Found::Unchanged);
+        }
+        if !metadata.is_file() || metadata.len() > WATCHED_FILE_MAX_BYTES {
+            return Err(FileFault::NoSmallFile);
+        }
+        let bytes = regular_file::read(path).map_err(FileFault::unreadable)?;
+        let text = text_of(bytes).map_err(FileFault::unreadable)?;
+        let content = content::parse(&text, &self.form)?;
+        let first_at = before.map_or(now, |before| before.first_at);
+        let seen = Seen { stamp, first_at, read_at: now };
+        let is_detached = stamp.links == 0 && mount::is_mount_point(path);
+        Ok(Found::Read { seen, content, is_detached })
+    }
+}
+
+impl<W: Deref<Target = Watched>> Look<W> {
+    /// Makes the look, and notes its outcome.
+    fn make(self, now: Moment) {
+        let watched: &Watched = &self.of;
+        let mut found = watched.find(&self.path, self.seen, now.wall);
+        let moved = found.is_err().then(|| watched.moved_from(&self.path)).flatten();
+        if let Some(path) = &moved {
+            found = watched.find(path, None, now.wall);
+        }
+        let mut last = watched.last();
+        if let Some(path) = moved {
+            last.path = Arc::new(path);
+        }
+        let fault = match found {
+            Ok(Found::Unchanged) => None,
+            Ok(Found::Read { seen, content, is_detached }) => {
+                last.seen = Some(seen);
+                Watched::take(&mut last, content);
+                let was_detached = mem::replace(&mut last.is_detached, is_detached);
+                if is_detached && !was_detached {
+                    warn!("{}", detached(&last.path));
+                }
+                None
+            }
+            Err(fault) => {
+                last.seen = None;
+                Some(fault)
+            }
+        };
+        Watched::note(&mut last, fault, now);
+    }
+}
+
+fn ms_since(earlier: Moment, now: Moment) -> u64 {
+    now.steady_ms.saturating_sub(earlier.steady_ms)
 }
 
 #[cfg(test)]

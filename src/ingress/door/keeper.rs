@@ -38,8 +38,8 @@ const EVENTS_MAX: usize = 64;
 const NO_SLOT: &str = "All settings.max_connections are in use";
 const TOO_SLOW: &str = "All settings.max_connections are in use, and this request was the slowest";
 
-/// Pages that say how evertoken is doing. They are made from memory, so they are answered without a slot: a supervisor
-/// must not take a busy process for a dead one.
+/// Pages that say how evertoken is doing. They are made from memory, and wait for no disk that hangs, so they are answered
+/// without a slot: a supervisor must not take a busy process for a dead one.
 const PAGES: [&str; 4] = ["/-/healthy", "/-/ready", "/-/status", "/-/metrics"];
 
 pub(super) struct DoorThread {

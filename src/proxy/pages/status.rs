@@ -20,6 +20,7 @@ use crate::token::store::Posting;
 
 /// The status of everything.
 pub(super) fn report(proxy: &Proxy) -> Report {
+    proxy.look_at_files();
     let now = proxy.clock.now();
     let all = || proxy.providers.iter().map(|provider| (&**provider, provider.source.posting()));
     let in_flight = |one: &Arc<Provider>| one.counts.in_flight.load(Ordering::Relaxed);
@@ -113,7 +114,7 @@ fn commands(provider: &config::ProviderConfig) -> Commands {
 /// The token in use: a refreshed one, or one that another program keeps.
 fn token_report(provider: &Provider, posting: &Posting, now: Moment) -> Option<TokenReport> {
     if let Some(watched) = provider.source.file() {
-        let kept = watched.read(now).ok()?;
+        let kept = watched.known(now).ok()?;
         let kind = credential_kind(&provider.config.credential);
         let source = if kind == CredentialKind::Stored { "state_file" } else { "file" };
         return Some(TokenReport {
@@ -249,7 +250,7 @@ pub(super) fn warning(
         return Some(of_posting.join(". "));
     }
     let watched = provider.source.file().filter(|_| config.enabled)?;
-    watched.read(now).ok()?;
+    watched.known(now).ok()?;
     watched.warning()
 }
 

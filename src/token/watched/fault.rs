@@ -36,8 +36,11 @@ pub(super) enum FileFault {
     Unreadable(String),
     #[error("is not a file of at most {WATCHED_FILE_MAX_BYTES} bytes")]
     NoSmallFile,
-    #[error("holds no credential")]
-    NoCredential,
+    #[error("was not read yet")]
+    NotRead,
+    /// A look at it has not come back.
+    #[error("can't be read: its disk does not answer")]
+    Silent,
     /// The credential is empty, or has bytes that no header field may hold.
     #[error("holds a credential that is empty, or has bytes that no header may hold")]
     NoHeaderValue,

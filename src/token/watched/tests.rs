@@ -220,3 +220,91 @@ fn a_file_over_the_limit_is_not_read() {
     fs::write(&path, at_limit + "k").unwrap();
     assert!(Watched::new(&path, FileFormat::Text).read(at(0)).is_err());
 }
+
+/// A lock was held during the look, so everybody waited who asked for the credential, or for whether there is one.
+#[test]
+fn while_a_look_hangs_the_known_credential_serves_a_minute_and_nobody_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let watched = Arc::new(Watched::new(&path, FileFormat::Text));
+    fs::write(&path, "one").unwrap();
+    assert_eq!(sent(&watched, 0), "one");
+    fs::write(&path, "two").unwrap();
+    let hanging = Watched::begin(&*watched, at(1_000)).unwrap();
+    let waited = |millis| {
+        let clock = Clock::from_fn(move || at(millis));
+        watched.wait(&clock, |_| true).map(|kept| kept.secret.expose().to_owned())
+    };
+    for millis in [1_000, 999 + SAID_AFTER_MS] {
+        assert_eq!((sent(&watched, millis).as_str(), watched.warning()), ("one", None));
+        assert_eq!(waited(millis), Ok("one".to_owned()));
+    }
+    watched.look_aside(0, at(2_000));
+    assert!(watched.last().is_looking, "no other thread looks too");
+    let end = 1_000 + GONE_FILE_GRACE_MS;
+    for millis in [1_000 + SAID_AFTER_MS, end - 1] {
+        assert_eq!(waited(millis), Ok("one".to_owned()));
+        let warning = watched.warning().unwrap();
+        assert!(warning.contains("its disk does not answer; its last"), "{warning}");
+    }
+    let why = waited(end).unwrap_err().to_string();
+    assert!(why.ends_with("can't be read: its disk does not answer"), "{why}");
+    // The disk answers again.
+    hanging.make(at(end));
+    assert_eq!((waited(end), watched.warning()), (Ok("two".to_owned()), None));
+}
+
+#[test]
+fn who_has_not_enough_waits_for_the_look_of_another_as_for_a_first_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let watched = Arc::new(Watched::new(&path, FileFormat::Text));
+    for (generation, text) in [(1, "one"), (2, "two")] {
+        fs::write(&path, text).unwrap();
+        let look = Watched::begin(&*watched, at(0)).unwrap();
+        let of_thread = watched.clone();
+        let (tell, told) = crossbeam_channel::bounded(1);
+        let wait = move || {
+            let clock = Clock::from_fn(|| at(0));
+            let kept = of_thread.wait(&clock, |kept| kept.generation >= generation).unwrap();
+            tell.send(kept.secret.expose().to_owned()).unwrap();
+        };
+        let _waiting = thread::spawn("request", STACK_BYTES, wait).unwrap();
+        while watched.last().waiting == 0 {
+            std::thread::yield_now();
+        }
+        look.make(at(0));
+        assert_eq!(told.recv().unwrap(), text);
+    }
+    // Nothing was ever read, and the look hangs.
+    let silent = Watched::new(&path, FileFormat::Text);
+    let _hanging = Watched::begin(&silent, at(0)).unwrap();
+    for (millis, words) in
+        [(SAID_AFTER_MS - 1, "was not read yet"), (SAID_AFTER_MS, "does not answer")]
+    {
+        let clock = Clock::from_fn(move || at(millis));
+        let why = silent.wait(&clock, |_| true).unwrap_err().to_string();
+        assert!(why.ends_with(words), "{why}");
+    }
+}
+
+#[test]
+fn a_thread_of_its_own_looks_for_those_that_must_not_hang() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let watched = Arc::new(Watched::new(&path, FileFormat::Text));
+    let known = |millis| {
+        watched.wait_for_look(Duration::from_secs(20), at(millis));
+        watched.known(at(millis)).map(|kept| kept.secret.expose().to_owned())
+    };
+    let why = known(0).unwrap_err().to_string();
+    assert!(why.ends_with("was not read yet"), "{why}");
+    fs::write(&path, "one").unwrap();
+    watched.look_aside(1_000, at(0));
+    assert_eq!(known(0), Ok("one".to_owned()));
+    fs::write(&path, "other").unwrap();
+    watched.look_aside(1_000, at(999));
+    assert_eq!(known(999), Ok("one".to_owned()), "the last look was just now");
+    watched.look_aside(1_000, at(1_000));
+    assert_eq!(known(1_000), Ok("other".to_owned()));
+}

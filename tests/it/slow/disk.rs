@@ -1,5 +1,6 @@
 //! Disks that are full, read-only or vanish, files that make no sense, and kills in the middle of a write.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use sandbox::{Options, Sandbox};
 
 use super::alone;
 use crate::support::binary::{Binary, run, text};
-use crate::support::client::{ask, get, post};
+use crate::support::client::{Client, ask, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 
@@ -345,6 +346,75 @@ fn a_state_folder_that_does_not_answer_at_the_start_is_said() {
     assert_eq!((sandbox.counts().granted, sandbox.counts().reused), (1, 0));
 }
 
+/// Delays each look of a running process at a file by 25 s, until it is dropped.
+struct Delay {
+    strace: std::process::Child,
+    /// It would end where it can't say something.
+    _said: BufReader<std::process::ChildStderr>,
+}
+
+impl Delay {
+    fn of(binary: &Binary, file: &Path) -> Self {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-o", "/dev/null", "-p", &binary.id().to_string()]);
+        strace.arg("-P").arg(file).args(["-e", "inject=statx:delay_enter=25000000"]);
+        let mut strace = strace.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(strace.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let delay = Self { strace, _said: said };
+        assert!(line.contains(" attached"), "{line}");
+        delay
+    }
+}
+
+impl Drop for Delay {
+    fn drop(&mut self) {
+        let _ = self.strace.kill();
+        let _ = self.strace.wait();
+    }
+}
+
+/// Each request for its provider waited for the disk, and so did each request that asked whether its provider had a
+/// credential, and the door with its pages.
+#[test]
+fn a_credential_file_whose_disk_does_not_answer_holds_up_one_request_alone() {
+    let provider = Peer::telling_the_credential();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials.json");
+    std::fs::write(&file, r#"{"claudeAiOauth":{"accessToken":"from-file"}}"#).unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state, max_connections: 2, max_connections_per_address: 2}}\nproviders:\n  \
+         - {{name: Hung, type: generic, base_url: \"{url}\", auto_refresh_config: {{credentials_file: \"{}\"}}}}\n  \
+         - {{name: Other, type: generic, base_url: \"{url}\", auth_value_env: KEY}}\n",
+        file.display(),
+        url = provider.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let binary = Binary::start(folder.path(), &["run"], &[("KEY", "from-variable")]);
+    let address = binary.address();
+    assert!(ask(address, get("/to/hung/x")).body.contains("from-file"));
+    let _delay = Delay::of(&binary, &file);
+    // This one looks at the file.
+    let mut hanging = Client::connect(address);
+    hanging.send(get("/to/hung/x"));
+    let mut other = Client::connect(address);
+    for (path, credential) in
+        [("/to/other/x", "from-variable"), ("/to/hung/x", "from-file"), ("/v1beta/x", "from-file")]
+    {
+        other.send(get(path));
+        let served = other.answer();
+        assert!(served.body.contains(credential), "{path}: {served:?}");
+    }
+    // With all connections in use, the door answers.
+    assert_eq!(ask(address, get("/-/ready")).status, 200);
+    assert_eq!(ask(address, get("/-/status")).status, 200);
+    eventually("it is said", || {
+        let ready = ask(address, get("/-/ready"));
+        ready.status == 200 && ready.body.contains("its disk does not answer")
+    });
+}
+
 /// Nobody read the signals before the start was over.
 #[test]
 fn a_stop_ends_a_start_that_waits_for_a_disk() {
@@ -469,7 +539,7 @@ impl Holder {
             .unwrap();
         let mut line = String::new();
         let out = holder.stdout.take().unwrap();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
         assert_eq!(line, "held\n");
         Self(holder)
     }
