@@ -19,7 +19,7 @@ use crate::upstream::socket::Socket;
 use crate::upstream::watch::Watch;
 
 /// A connection. Reads and writes that would block say `WouldBlock`; a read that brought a part of a TLS
-/// record alone says `Interrupted`.
+/// record alone says `Interrupted`. What such a read lacks is still to come to the socket, and can be waited for there.
 #[derive(Debug)]
 pub(super) enum Wire {
     /// TCP.
@@ -244,7 +244,9 @@ impl Read for Tls {
                 // Key updates are answered; where the socket takes nothing, the next write does it.
                 let _ = self.session.write_tls(&mut self.lower);
             }
-            if count > 0 && self.decrypted == 0 && !self.has_ended {
+            // What TLS underneath holds is no longer in the socket, and nobody could wait for it there.
+            let is_at_hand = self.lower.holds_bytes();
+            if count > 0 && self.decrypted == 0 && !self.has_ended && !is_at_hand {
                 // A part of a record. Who reads knows how long the rest may take.
                 return Err(io::ErrorKind::Interrupted.into());
             }

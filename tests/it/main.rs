@@ -70,6 +70,7 @@ mod supervisor; // what systemd is told
 mod support; // what they share
 mod tidy; // the rules of the house
 mod tls; // own roots, and the same over TLS
+mod tls_in_tls; // providers and issuers behind a proxy that is reached over TLS
 mod token_command; // the token of a real program, and programs that misbehave
 mod token_page; // the page that hands a token out
 mod token_request; // endpoints that are no OAuth

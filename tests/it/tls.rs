@@ -16,13 +16,13 @@ use crate::support::proxy::TestProxy;
 use crate::websocket::{ACCEPTED, handshake};
 
 /// An authority of our own, as PEM, and certificates signed by it.
-struct Authority {
-    pem: String,
+pub(crate) struct Authority {
+    pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -30,7 +30,7 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    fn server(&self, name: &str, expires_in_year: i32) -> Arc<ServerConfig> {
+    pub(crate) fn server(&self, name: &str, expires_in_year: i32) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(expires_in_year, 1, 1);
@@ -150,7 +150,7 @@ fn answering_early(config: Arc<ServerConfig>, status: u16, closing: Receiver<()>
     address
 }
 
-fn url(address: SocketAddr) -> String {
+pub(crate) fn url(address: SocketAddr) -> String {
     format!("https://localhost:{}", address.port())
 }
 
@@ -284,7 +284,7 @@ fn an_answer_that_comes_before_the_body_was_sent_is_not_lost_over_tls() {
 }
 
 /// Shakes hands, reads a head, and hands the session and its socket to `act`.
-fn talking(
+pub(crate) fn talking(
     config: Arc<ServerConfig>,
     act: impl Fn(ServerConnection, std::net::TcpStream) -> std::io::Result<()> + Send + 'static,
 ) -> SocketAddr {
