@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, recv, sendmsg};
 
 use crate::platform::SEND;
@@ -30,6 +31,8 @@ pub(super) struct Socket {
     patience: Duration,
     /// Set while the client is watched.
     departure: Option<Departure>,
+    /// The error that ended it. The system tells it once, perhaps to a write; reads after it would find an end in order.
+    broke: Option<Errno>,
 }
 
 impl Socket {
@@ -38,7 +41,8 @@ impl Socket {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(UNWATCHED_MAX))?;
         let stream = Arc::new(stream);
-        Ok(Self { stream, waits: false, patience: UNWATCHED_MAX, departure: None })
+        let (waits, patience) = (false, UNWATCHED_MAX);
+        Ok(Self { stream, waits, patience, departure: None, broke: None })
     }
 
     /// The connection itself.
@@ -74,12 +78,25 @@ impl Socket {
     pub(super) fn unwatch(&mut self) {
         self.departure = None;
     }
+
+    /// Keeps the error of a call if it ended the connection. `PIPE` says that it can't be written to any more; the other
+    /// end may have ended in order.
+    fn note(&mut self, error: Errno) -> io::Error {
+        if !matches!(error, Errno::AGAIN | Errno::INTR | Errno::PIPE) {
+            self.broke = Some(error);
+        }
+        error.into()
+    }
 }
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let flags = if self.waits { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
-        Ok(recv(&self.stream, buffer, flags)?.0)
+        let count = recv(&self.stream, buffer, flags).map_err(|error| self.note(error))?.0;
+        match self.broke {
+            Some(error) if count == 0 => Err(error.into()),
+            _ => Ok(count),
+        }
     }
 }
 
@@ -89,10 +106,69 @@ impl Write for Socket {
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        Ok(sendmsg(&self.stream, parts, &mut SendAncillaryBuffer::default(), SEND)?)
+        let sent = sendmsg(&self.stream, parts, &mut SendAncillaryBuffer::default(), SEND);
+        sent.map_err(|error| self.note(error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Shutdown, TcpListener};
+
+    use rustix::event::PollFlags;
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::liveness::{has_event, has_left};
+
+    fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Socket::new(near).unwrap(), listener.accept().unwrap().0)
+    }
+
+    /// Drops `far` with a reset, and waits until it has come.
+    fn reset(near: &Socket, far: TcpStream) {
+        SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(far);
+        while !has_event(&**near.stream(), PollFlags::HUP) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// The reads after a reset: the bytes before it, and twice what follows.
+    fn reads(near: &mut Socket) -> [Result<usize, io::ErrorKind>; 3] {
+        [(); 3].map(|()| near.read(&mut [0; 9]).map_err(|error| error.kind()))
+    }
+
+    #[test]
+    fn a_reset_that_was_told_once_did_not_stay_one() {
+        const RESET: Result<usize, io::ErrorKind> = Err(io::ErrorKind::ConnectionReset);
+        for is_told_to_write in [false, true] {
+            let (mut near, mut far) = pair();
+            far.write_all(b"ab").unwrap();
+            reset(&near, far);
+            if is_told_to_write {
+                assert_eq!(near.write(b"x").map_err(|error| error.kind()), RESET);
+            }
+            assert_eq!(reads(&mut near), [Ok(2), RESET, RESET], "{is_told_to_write}");
+        }
+    }
+
+    #[test]
+    fn an_end_in_order_stays_one_whatever_a_later_write_meets() {
+        let (mut near, mut far) = pair();
+        far.write_all(b"ab").unwrap();
+        far.shutdown(Shutdown::Write).unwrap();
+        while !has_left(&**near.stream()) {
+            std::thread::yield_now();
+        }
+        reset(&near, far);
+        assert!(near.write(b"x").is_err());
+        assert_eq!(reads(&mut near), [Ok(2), Ok(0), Ok(0)]);
     }
 }

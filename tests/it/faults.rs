@@ -2,6 +2,9 @@
 
 use std::net::TcpListener;
 
+use crossbeam_channel::bounded;
+
+use crate::support::PATIENCE;
 use crate::support::client::{Client, get, post};
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
@@ -137,6 +140,38 @@ fn a_reset_in_a_body_that_ends_by_closing_is_a_cut_too() {
     client.head();
     assert_eq!(client.chunk().as_deref(), Some("ab"));
     drop(client);
+}
+
+#[test]
+fn an_early_answer_that_ends_by_closing_looked_whole_where_the_reset_was_told_to_a_write() {
+    for (rest, whole) in [
+        ("\r\nab", false),
+        ("transfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", true),
+        ("content-length: 2\r\n\r\nab", true),
+    ] {
+        let (reset, was_reset) = bounded(1);
+        let peer = Peer::start(move |mut talk| {
+            if talk.head().is_some() {
+                talk.bytes(1000);
+                talk.send(format!("HTTP/1.1 413 X\r\n{rest}"));
+                talk.reset();
+                let _ = reset.send(());
+            }
+        });
+        let proxy = TestProxy::builder()
+            .settings("replay_body_bytes: 1000")
+            .provider("P", "anthropic", &peer.url(), "auth_type: none")
+            .start();
+        let mut client = Client::connect(proxy.address);
+        client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n");
+        client.send("x".repeat(100_000));
+        was_reset.recv_timeout(PATIENCE).unwrap();
+        // This piece meets the reset.
+        client.send("x".repeat(100_000));
+        let answered = client.answer();
+        let seen = (answered.status, answered.body.as_str(), answered.whole);
+        assert_eq!(seen, (413, "ab", whole), "{rest:?}");
+    }
 }
 
 #[test]
