@@ -62,11 +62,6 @@ pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> Connection
                 linger(&mut input, &entry);
                 break;
             }
-            Then::Reset => {
-                // A client of HTTP/1.0 takes the end of the connection for the end of the answer.
-                entry.cut();
-                break;
-            }
             Then::GiveWay(head) => return ConnectionEnd::GaveWay(head),
             Then::Tunnel(tunnel) => return ConnectionEnd::Tunnel(tunnel, entry),
         }
@@ -80,8 +75,6 @@ enum Then {
     Close,
     /// Close, but take what the client still sends for a moment.
     Linger,
-    /// Close in a way that can't be taken for an end in order.
-    Reset,
     /// Another connection has the slot. The client of this one is still to be told.
     GiveWay(Option<Box<RequestHead>>),
     /// Go on as a WebSocket.
@@ -130,10 +123,18 @@ fn next_request(
         may_keep_alive: !entry.is_draining(),
         switch,
     };
+    // A client of HTTP/1.0 takes the end of the connection for the end of the answer.
+    let ends_answer = head.version == Version::Http10;
+    if ends_answer {
+        entry.begin_answer();
+    }
     let after = service.serve(request, &mut out);
+    if ends_answer && after != After::Abort {
+        entry.end_answer();
+    }
     match tunnel {
         Some(tunnel) => Then::Tunnel(tunnel),
-        None => after_response(after, head, body),
+        None => after_response(after, body),
     }
 }
 
@@ -168,9 +169,8 @@ fn refusal_before_body(
     }
 }
 
-fn after_response(after: After, head: &RequestHead, mut body: ClientBody<'_>) -> Then {
+fn after_response(after: After, mut body: ClientBody<'_>) -> Then {
     match after {
-        After::Abort if head.version == Version::Http10 => Then::Reset,
         After::Abort => Then::Close,
         // Even after a whole request more may come, if only a line end; unread, it would have the system
         // throw away what is left of the answer.

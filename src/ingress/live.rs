@@ -52,6 +52,8 @@ struct Open {
     is_new: AtomicBool,
     /// It carries no requests any more, but a WebSocket.
     is_tunnel: AtomicBool,
+    /// Its end would look like the end of the answer under way.
+    ends_answer: AtomicBool,
     tally: ConnectionTally,
 }
 
@@ -120,8 +122,16 @@ impl Live {
     ) -> LiveConnection {
         let origin = from.map(PeerNetwork::of);
         let wait = AtomicU64::new(SERVING);
-        let (is_new, is_tunnel) = (AtomicBool::new(true), AtomicBool::new(false));
-        let open = Arc::new(Open { stream, client, origin, wait, is_new, is_tunnel, tally });
+        let open = Arc::new(Open {
+            stream,
+            client,
+            origin,
+            wait,
+            is_new: AtomicBool::new(true),
+            is_tunnel: AtomicBool::new(false),
+            ends_answer: AtomicBool::new(false),
+            tally,
+        });
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
@@ -232,9 +242,28 @@ impl Open {
         self.is_new.load(Ordering::SeqCst)
     }
 
+    fn ends_answer(&self) -> bool {
+        self.ends_answer.load(Ordering::SeqCst)
+    }
+
     /// True if its first request has begun to come and its worker, which has just been woken, has not read it yet.
     fn is_about_to_be_read(&self, wait: u64) -> bool {
         self.is_new() && wait & IN_HEAD == 0 && has_event(&*self.stream, PollFlags::IN)
+    }
+
+    /// The directions that are ended to close it. An end of ours, which can't be taken back, would complete the answer: its
+    /// worker wakes up without it, and leaves a reset. A unix socket knows none, and TLS has its own end.
+    fn end(&self) -> Shutdown {
+        let is_reset = self.ends_answer() && self.origin.is_some() && !self.is_tls();
+        if is_reset { Shutdown::Read } else { Shutdown::Both }
+    }
+
+    /// Makes it end in a way that can't be taken for an end in order: with a reset, or in TLS without a `close_notify`.
+    fn cut(&self) {
+        let _ = SockRef::from(&*self.client).set_linger(Some(Duration::ZERO));
+        if self.is_tls() {
+            let _ = self.client.shutdown(Shutdown::Both);
+        }
     }
 
     fn exchange(&self, from: u64, to: u64) -> bool {
@@ -254,7 +283,7 @@ fn cut_off(state: &LiveState, which: impl Fn(&Open) -> bool) -> usize {
 fn close(state: &LiveState, which: impl Fn(&Open) -> bool) -> usize {
     let chosen = state.open.values().filter(|open| which(open));
     // A failure means that the client closed it first.
-    chosen.map(|open| drop(open.stream.shutdown(Shutdown::Both))).count()
+    chosen.map(|open| drop(open.stream.shutdown(open.end()))).count()
 }
 
 impl LiveConnection {
@@ -310,13 +339,20 @@ impl LiveConnection {
         self.open.wait.load(Ordering::SeqCst) == GAVE_WAY
     }
 
-    /// Makes the connection end in a way that can't be taken for an end in order: with a reset, or in TLS without a
-    /// `close_notify`.
-    pub(super) fn cut(&self) {
-        let _ = SockRef::from(&*self.open.client).set_linger(Some(Duration::ZERO));
-        if self.open.is_tls() {
-            let _ = self.open.client.shutdown(Shutdown::Both);
+    /// Notes that an answer begins whose end may be the end of the connection: until it is whole, the connection is cut
+    /// however it ends, even with the process.
+    pub(super) fn begin_answer(&self) {
+        self.open.ends_answer.store(true, Ordering::SeqCst);
+        // Over TLS, what ends with the process lacks a `close_notify` anyway.
+        if !self.open.is_tls() {
+            self.open.cut();
         }
+    }
+
+    /// Notes that this answer is whole.
+    pub(super) fn end_answer(&self) {
+        self.open.ends_answer.store(false, Ordering::SeqCst);
+        let _ = SockRef::from(&*self.open.client).set_linger(None);
     }
 
     /// Counts its bytes.
@@ -352,6 +388,9 @@ impl LiveConnection {
 
 impl Drop for LiveConnection {
     fn drop(&mut self) {
+        if self.open.ends_answer() {
+            self.open.cut();
+        }
         let mut state = self.live.state();
         self.open.tally.settle();
         state.open.remove(&self.id);

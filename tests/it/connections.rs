@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, never};
 
-use crate::support::PATIENCE;
 use crate::support::client::{Client, get, post};
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
+use crate::support::{PATIENCE, eventually};
 
 /// A provider that answers the first request of each connection at once, and of the second closes the connection
 /// after a time in which it may have worked on it.
@@ -260,4 +260,26 @@ fn late_bytes_of_a_client_do_not_cost_it_the_end_of_the_answer() {
         client.rest(&mut rest);
         assert_eq!(rest.len(), body.len());
     }
+}
+
+/// Until its end is sent, an answer to HTTP/1.0 is to be cut by a reset. A whole one is not.
+#[test]
+fn a_client_of_http_1_0_that_reads_late_has_the_whole_answer() {
+    // More than the client's socket takes, and less than both sockets.
+    let body = "x".repeat(300_000);
+    let text = format!("HTTP/1.1 200 X\r\n\r\n{body}");
+    let provider = Peer::start(move |mut talk| {
+        if talk.request().is_some() {
+            talk.send(&text);
+        }
+    });
+    let proxy = TestProxy::before(&provider.url());
+    let mut client = Client::connect(proxy.address);
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    eventually("evertoken has closed the connection", || {
+        let page = proxy.ask(get("/-/metrics")).body;
+        !provider.seen().is_empty() && page.contains("evertoken_connections 1\n")
+    });
+    let answered = client.answer();
+    assert_eq!((answered.body.len(), answered.whole), (body.len(), true));
 }

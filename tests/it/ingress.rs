@@ -85,6 +85,26 @@ fn a_panic_costs_one_connection_and_its_slot_comes_back() {
 }
 
 #[test]
+fn a_panic_in_an_answer_to_http_1_0_did_not_show_that_it_was_cut() {
+    /// Panics in the middle of an answer.
+    struct Breaks;
+    impl Service for Breaks {
+        fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
+            let mut reply = Reply::new(out, Some(request.head), false);
+            let head = ResponseHead { status: 200, headers: Headers::new() };
+            reply.begin(&head, AnswerLength::Unknown);
+            reply.piece(b"half").unwrap();
+            panic!("on purpose");
+        }
+
+        fn refuse(&self, _: &Refusal, _: Option<&RequestHead>, _: &mut dyn Write) {}
+    }
+    let (_server, address) = start(1, Breaks);
+    let answer = ask(address, "GET / HTTP/1.0\r\n\r\n");
+    assert_eq!((answer.body.as_str(), answer.whole), ("half", false));
+}
+
+#[test]
 fn workers_wait_for_their_turn() {
     /// Answers with how its thread is scheduled.
     struct Scheduled;

@@ -5,11 +5,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
+use rustix::process::Signal;
 
+use crate::support::binary::Binary;
 use crate::support::client::{Client, get};
-use crate::support::eventually;
 use crate::support::peer::Peer;
 use crate::support::proxy::TestProxy;
+use crate::support::{PATIENCE, eventually};
 
 fn held() -> (Peer, crossbeam_channel::Sender<()>) {
     let (release, released) = bounded::<()>(0);
@@ -130,6 +132,67 @@ fn after_the_grace_the_rest_is_cut_off() {
     eventually("the request is upstream", || peer.seen().len() == 1);
     assert_eq!(stop(proxy).recv().unwrap(), 1);
     assert!(busy.is_closed());
+}
+
+/// A provider whose answer has no end but that of its connection, which does not come.
+fn endless() -> Peer {
+    Peer::start(|mut talk| {
+        talk.request();
+        talk.send("HTTP/1.1 200 X\r\n\r\nab");
+        talk.wait_for_close();
+    })
+}
+
+/// A client of HTTP/1.0 that has read the start of the answer.
+fn old_client(address: std::net::SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let (mut read, mut byte) = (Vec::new(), [0]);
+    while !read.ends_with(b"ab") {
+        stream.read_exact(&mut byte).unwrap();
+        read.extend(byte);
+    }
+    stream
+}
+
+/// The end of the connection is the end of the answer then: the cut one looked whole.
+#[test]
+fn a_stop_cuts_an_answer_to_http_1_0_off_with_a_reset() {
+    let peer = endless();
+    let proxy = TestProxy::builder()
+        .settings("shutdown_grace: 0")
+        .provider("P", "anthropic", &peer.url(), "auth_type: none")
+        .start();
+    let mut old = old_client(proxy.address);
+    assert_eq!(stop(proxy).recv().unwrap(), 1);
+    let end = old.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn an_end_of_the_process_cuts_an_answer_to_http_1_0_off_with_a_reset_too() {
+    let peer = endless();
+    for signals in [&[Signal::KILL][..], &[Signal::TERM, Signal::TERM]] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "settings: {{port: 0, state_dir: state}}\nproviders: [{{name: P, type: anthropic, base_url: '{}', \
+             auth_type: none}}]\n",
+            peer.url()
+        );
+        std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+        let mut binary = Binary::start(folder.path(), &["run"], &[]);
+        let mut old = old_client(binary.address());
+        for signal in signals {
+            binary.signal(*signal);
+            if *signal == Signal::TERM {
+                binary.wait_for("Stopping; requests in flight are finished first");
+            }
+        }
+        let end = old.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset), "{signals:?}");
+        binary.code();
+    }
 }
 
 #[test]
