@@ -185,9 +185,10 @@ fn after_response(after: After, mut body: ClientBody<'_>) -> Then {
 
 /// Ends our side, and takes what still comes for a moment.
 fn linger(input: &mut Input, entry: &LiveConnection) {
-    if input.stream.shutdown(Shutdown::Write).is_err() || !entry.begin_wait(false) {
+    if input.stream.shutdown(Shutdown::Write).is_err() {
         return;
     }
+    entry.begin_linger();
     let deadline = Deadline::after(LINGER_MAX);
     let mut taken = 0;
     while taken < LINGER_MAX_BYTES {

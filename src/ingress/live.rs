@@ -46,7 +46,7 @@ struct Open {
     client: Arc<TcpStream>,
     /// None for a connection over a unix socket.
     origin: Option<PeerNetwork>,
-    /// `SERVING`, `GAVE_WAY`, or the number of the wait, which is even; odd with `IN_HEAD`.
+    /// `SERVING`, `GAVE_WAY`, or the number of the wait, which is even; odd with `MAY_FINISH`.
     wait: AtomicU64,
     /// No request has been read from it: its first may be on the way.
     is_new: AtomicBool,
@@ -70,8 +70,8 @@ impl ByteCounter {
 
 const SERVING: u64 = 0;
 const GAVE_WAY: u64 = u64::MAX;
-/// Of the head that is waited for some bytes are there.
-const IN_HEAD: u64 = 1;
+/// A stop lets it finish: of the head that is waited for some bytes are there, or the client is to read its answer.
+const MAY_FINISH: u64 = 1;
 
 /// The time for which a stop waits for a connection's first request, because every client that connects sends one.
 const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
@@ -235,7 +235,7 @@ impl Open {
     /// True if it waits for a request of which no byte has come.
     fn is_idle(&self) -> bool {
         let wait = self.wait.load(Ordering::SeqCst);
-        wait != SERVING && wait & IN_HEAD == 0
+        wait != SERVING && wait & MAY_FINISH == 0
     }
 
     fn is_new(&self) -> bool {
@@ -248,7 +248,7 @@ impl Open {
 
     /// True if its first request has begun to come and its worker, which has just been woken, has not read it yet.
     fn is_about_to_be_read(&self, wait: u64) -> bool {
-        self.is_new() && wait & IN_HEAD == 0 && has_event(&*self.stream, PollFlags::IN)
+        self.is_new() && wait & MAY_FINISH == 0 && has_event(&*self.stream, PollFlags::IN)
     }
 
     /// The directions that are ended to close it. An end of ours, which can't be taken back, would complete the answer: its
@@ -287,22 +287,30 @@ fn close(state: &LiveState, which: impl Fn(&Open) -> bool) -> usize {
 }
 
 impl LiveConnection {
-    /// Notes that the connection waits, for a request or for its client to close, and may be ended
-    /// for the sake of another; `in_head` says that some of the head is there. Returns false where it
-    /// is to end instead.
+    /// Notes that the connection waits for a request, and may be ended for the sake of another;
+    /// `in_head` says that some of the head is there. Returns false where it is to end instead.
     pub fn begin_wait(&self, in_head: bool) -> bool {
-        let number = self.live.next_wait.fetch_add(2, Ordering::SeqCst) + 2;
-        let number = if in_head { number | IN_HEAD } else { number };
-        let renew = |wait| (wait != GAVE_WAY).then_some(number);
-        // A connection that gave way before its worker came to it stays so.
-        let _ = self.open.wait.fetch_update(Ordering::SeqCst, Ordering::SeqCst, renew);
+        self.note_wait(if in_head { MAY_FINISH } else { 0 });
         // After the store: a stop either sees the wait, or is seen here.
         in_head || self.open.is_new() || !self.is_draining()
     }
 
+    /// Notes that the connection waits for its client to close, and may be ended for the sake of another, but by a stop
+    /// only at the end of the grace.
+    pub(super) fn begin_linger(&self) {
+        self.note_wait(MAY_FINISH);
+    }
+
+    fn note_wait(&self, kind: u64) {
+        let number = self.live.next_wait.fetch_add(2, Ordering::SeqCst) + 2;
+        let renew = |wait| (wait != GAVE_WAY).then_some(number | kind);
+        // A connection that gave way before its worker came to it stays so.
+        let _ = self.open.wait.fetch_update(Ordering::SeqCst, Ordering::SeqCst, renew);
+    }
+
     /// Notes that some of the head that is waited for is there, so that a stop lets it be answered.
     pub fn head_begins(&self) {
-        self.open.wait.fetch_or(IN_HEAD, Ordering::SeqCst);
+        self.open.wait.fetch_or(MAY_FINISH, Ordering::SeqCst);
     }
 
     /// Notes that the connection's first head was read; false for the later ones.

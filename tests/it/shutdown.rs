@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::support::binary::Binary;
 use crate::support::client::{Client, get};
-use crate::support::peer::Peer;
+use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 use crate::support::{PATIENCE, eventually};
 
@@ -192,6 +192,51 @@ fn an_end_of_the_process_cuts_an_answer_to_http_1_0_off_with_a_reset_too() {
         let end = old.read(&mut [0]).map_err(|error| error.kind());
         assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset), "{signals:?}");
         binary.code();
+    }
+}
+
+/// It was closed while its client still sent, with a reset that could overtake the answer.
+#[test]
+fn a_stop_waits_for_a_client_that_has_its_answer_and_still_sends() {
+    for is_answered_before in [false, true] {
+        let (answered, is_answered) = bounded(1);
+        let peer = Peer::start(move |mut talk| {
+            if talk.head().is_some() {
+                talk.bytes(64 * 1024);
+                talk.send(answer(413, "too large"));
+                let _ = answered.send(());
+                talk.wait_for_close();
+            }
+        });
+        let proxy = TestProxy::builder()
+            .settings("replay_body_bytes: 1000")
+            .provider("P", "anthropic", &peer.url(), "auth_type: none")
+            .start();
+        let mut idle = Client::connect(proxy.address);
+        idle.send(get("/-/healthy"));
+        idle.answer();
+        let mut sending = TcpStream::connect(proxy.address).unwrap();
+        sending.set_read_timeout(Some(PATIENCE)).unwrap();
+        sending.set_write_timeout(Some(PATIENCE)).unwrap();
+        let head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n";
+        let piece = vec![b'x'; 100_000];
+        sending.write_all(head).unwrap();
+        sending.write_all(&piece).unwrap();
+        is_answered.recv_timeout(PATIENCE).unwrap();
+        if is_answered_before {
+            sending.write_all(&piece).unwrap();
+            sending.peek(&mut [0]).unwrap();
+        }
+        let cut_off = stop(proxy);
+        assert!(idle.is_closed(), "the stop has begun");
+        for _ in if is_answered_before { 2 } else { 1 }..200 {
+            sending.write_all(&piece).expect("all of it is taken");
+        }
+        let mut answer = String::new();
+        sending.read_to_string(&mut answer).expect("no reset");
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("too large"), "{answer}");
+        drop(sending);
+        assert_eq!(cut_off.recv().unwrap(), 0);
     }
 }
 

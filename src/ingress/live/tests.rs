@@ -69,6 +69,19 @@ fn a_connection_whose_request_is_about_to_be_read_does_not_give_way() {
     assert!(!live.give_way());
 }
 
+/// A stop closed it with what its client had not yet sent, and a reset destroyed the answer.
+#[test]
+fn one_whose_client_is_to_read_its_answer_gives_way_but_is_not_idle() {
+    let live = Arc::default();
+    let (lingering, _c) = enter(&live, "127.0.0.1");
+    assert!(lingering.open.is_idle() && lingering.end_wait());
+    lingering.begin_linger();
+    assert!(!lingering.open.is_idle());
+    assert!(live.give_way() && lingering.gave_way());
+    lingering.begin_linger();
+    assert!(lingering.gave_way(), "for good");
+}
+
 #[test]
 fn an_address_has_its_share_and_its_own_waits_make_room() {
     let live = Arc::default();
