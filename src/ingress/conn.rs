@@ -12,7 +12,7 @@ use crate::clock::Deadline;
 use crate::config::Limits;
 use crate::http::body::{BodyDecoder, BodyFault};
 use crate::http::buffer::Buffer;
-use crate::http::head::request::RequestReader;
+use crate::http::head::request::{self, RequestReader};
 use crate::http::message::{BodyLength, RequestHead, Version};
 use crate::http::refusal::{Code, Refusal};
 use crate::http::websocket;
@@ -87,8 +87,8 @@ fn next_request(
     service: &dyn Service,
     entry: &LiveConnection,
 ) -> Then {
-    let in_head = !input.held().is_empty();
-    if !entry.begin_wait(in_head) || !input.wait_for_first_byte(limits.client_idle) {
+    let in_head = request::begins(input.held());
+    if !entry.begin_wait(in_head) || !input.wait_for_head(limits.client_idle) {
         // A kept connection may end at any time (RFC 9112 §9.5); a client that has just come expects an answer.
         let is_to_be_told = entry.gave_way() && entry.is_new();
         return if is_to_be_told { Then::GiveWay(None) } else { Then::Close };
@@ -238,12 +238,17 @@ impl Input {
         held
     }
 
-    /// False where none came: the client left, or was silent for too long.
-    fn wait_for_first_byte(&mut self, silence_max: Duration) -> bool {
-        !self.held().is_empty() || self.fill_after(silence_max).is_ok_and(|count| count > 0)
+    /// Waits until a head begins. False where none does: the client left, or was silent for too long.
+    fn wait_for_head(&mut self, silence_max: Duration) -> bool {
+        while !request::begins(self.held()) {
+            if !self.fill_after(silence_max).is_ok_and(|count| count > 0) {
+                return false;
+            }
+        }
+        true
     }
 
-    /// Reads a head, of which the first byte is there, to `place`. Nothing is there where the client left in the middle.
+    /// Reads a head, which has begun, to `place`. Nothing is there where the client left in the middle.
     // Not inlined: keeps worker stacks small.
     #[inline(never)]
     fn read_head(

@@ -69,6 +69,26 @@ fn slow_clients_get_408() {
     assert!(kept.is_closed());
 }
 
+/// The client would have taken it for the answer to its next request.
+#[test]
+fn an_empty_line_after_a_body_brought_a_408_that_nobody_asked_for() {
+    let peer = fine();
+    let proxy = TestProxy::builder()
+        .settings("timeouts: {client_head: 1}")
+        .provider("P", "openai", &peer.url(), "auth_type: none")
+        .start();
+    for lines in ["\r\n", "\r\n\r\n\r\n\r\n", "\r"] {
+        let mut idle = Client::connect(proxy.address);
+        idle.send(post("/", "{}") + lines);
+        assert_eq!(idle.answer().status, 200);
+        // The time of a head that begins now ends later than one that began with the empty line.
+        assert_eq!(proxy.ask("GET / HTTP/1.1\r\nHost: local").code(), "client_timeout");
+        assert!(!idle.has_word(), "{lines:?}");
+        idle.send(if lines == "\r" { "\n" } else { "" }.to_owned() + &get("/"));
+        assert_eq!(idle.answer().status, 200, "{lines:?}");
+    }
+}
+
 #[test]
 fn without_auth_foreign_hosts_and_origins_get_403() {
     let peer = fine();

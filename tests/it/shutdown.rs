@@ -8,7 +8,7 @@ use crossbeam_channel::{bounded, unbounded};
 use rustix::process::Signal;
 
 use crate::support::binary::Binary;
-use crate::support::client::{Client, get};
+use crate::support::client::{Client, get, post};
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 use crate::support::{PATIENCE, eventually};
@@ -238,6 +238,25 @@ fn a_stop_waits_for_a_client_that_has_its_answer_and_still_sends() {
         drop(sending);
         assert_eq!(cut_off.recv().unwrap(), 0);
     }
+}
+
+/// An empty line after a body, which some clients send (RFC 9112 §2.2), counted as the start of the next head.
+#[test]
+fn a_client_that_sent_an_empty_line_after_its_body_is_as_idle_as_any() {
+    let (peer, release) = held();
+    let proxy = TestProxy::before(&peer.url());
+    let mut busy = Client::connect(proxy.address);
+    busy.send(get("/"));
+    eventually("the request is upstream", || peer.seen().len() == 1);
+    let mut idle = Client::connect(proxy.address);
+    idle.send(post("/-/healthy", "{}") + "\r\n");
+    idle.answer();
+    let cut_off = stop(proxy);
+    assert!(idle.is_closed());
+    release.send(()).unwrap();
+    assert_eq!(busy.answer().body, "finished");
+    drop(busy);
+    assert_eq!(cut_off.recv().unwrap(), 0);
 }
 
 #[test]

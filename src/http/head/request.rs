@@ -20,6 +20,21 @@ struct RequestLine {
     version: Version,
 }
 
+/// The empty lines that may stand before a head.
+const EMPTY_LINES: [[u8; 2]; Rules::STRICT.empty_lines_before_max] =
+    [*b"\r\n"; Rules::STRICT.empty_lines_before_max];
+
+/// True if a head begins in `bytes`, or what can't be one. Empty lines alone, such as a client may send after a body (RFC
+/// 9112 §2.2), are the beginning of none.
+#[inline]
+pub(crate) fn begins(bytes: &[u8]) -> bool {
+    match bytes.first() {
+        None => false,
+        Some(first) if *first > b'\r' => true,
+        Some(_) => !EMPTY_LINES.as_flattened().starts_with(bytes),
+    }
+}
+
 /// Looks at the bytes of a head as they come, each once.
 #[derive(Debug, Default)]
 pub struct RequestReader(Lines<RequestLine>);

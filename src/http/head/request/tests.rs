@@ -37,6 +37,17 @@ fn with(fields: &str) -> String {
 }
 
 #[test]
+fn empty_lines_alone_begin_no_head() {
+    for idle in ["", "\r", "\r\n", "\r\n\r", "\r\n\r\n\r\n\r\n"] {
+        assert!(!begins(idle.as_bytes()), "{idle:?}");
+        assert_eq!(read(idle), Ok(None), "{idle:?}");
+    }
+    for begun in ["G", "\r\nG", "\r\n\r\n\r\n\r\nG", "\n", "\0", "\r\r", "\r\n\r\n\r\n\r\n\r"] {
+        assert!(begins(begun.as_bytes()), "{begun:?}");
+    }
+}
+
+#[test]
 fn a_plain_head() {
     let head = accepts("GET /a?b=c%20d HTTP/1.1\r\nHost: x:1\r\nX-Y:  z \r\nx-y: \t2\r\n\r\n");
     assert_eq!((&*head.method, head.target.as_str()), ("GET", "/a?b=c%20d"));
