@@ -279,12 +279,6 @@ mod tests {
                 r#"{"error":"temporarily_unavailable","error_description":"unknown refresh token"}"#,
                 Some("temporarily_unavailable"),
             ),
-            // A fault of the issuer, and a refresh beside this one.
-            (r#"{"message":"Unknown error while loading the refresh token"}"#, None),
-            (
-                r#"{"error":"bad request","message":"Refresh token request already in progress"}"#,
-                Some("unnamed"),
-            ),
             // Zoho says this of too many requests.
             (
                 r#"{"error":"Access Denied","error_description":"You have made too many requests"}"#,
@@ -302,6 +296,12 @@ mod tests {
             (
                 r#"{"error":"invalid_request_error","error_description":"Refresh token not found."}"#,
                 Some("invalid_request_error/refresh_token_invalid"),
+            ),
+            // A fault of the issuer, and a refresh beside this one.
+            (r#"{"message":"Unknown error while loading the refresh token"}"#, None),
+            (
+                r#"{"error":"bad request","message":"Refresh token request already in progress"}"#,
+                Some("unnamed"),
             ),
             // About the form of the request
             (
