@@ -17,6 +17,7 @@ use crate::proxy::metrics::OfProvider;
 use crate::report::TunnelsReport;
 use crate::shared::keeper::CooldownSender;
 use crate::token::store::PostingKey;
+use crate::token::watched::Watched;
 use crate::upstream::Upstream;
 
 /// The longest wait for the answer to a handshake of a WebSocket while others are asked first.
@@ -24,6 +25,8 @@ const RESTING_HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 
 /// The longest age of what is known of a file with a credential while requests are given to others.
 const FILE_AGE_MAX_MS: u64 = 1_000;
+/// The longest wait of a request for a look at such a file, before it is known which provider gets the request.
+const FILE_LOOK_MAX: Duration = Duration::from_millis(50);
 
 /// One provider. It outlives a reload that does not change it.
 pub struct Provider {
@@ -102,7 +105,11 @@ impl Provider {
 
     /// Its standing, which decides whether it is tried before others, for a request for the model that `model` returns.
     pub(crate) fn standing(&self, now: Moment, model: &dyn Fn() -> Option<String>) -> Standing {
-        // The quota comes first, because an earlier run's cooldown is taken up with it.
+        // First, because the file may have another account's credential by now.
+        if let Some(watched) = self.source.file() {
+            look_at(watched, now);
+        }
+        // The quota comes before the cooldown, because an earlier run's is taken up with it.
         let used_up = self.used_up_until(now, model);
         let cooling = self.cooldown.until(now).or_else(|| self.cooldown.models.until(now, model));
         if let Some(left_ms) = cooling.into_iter().chain(used_up).map(|it| it.left_ms(now)).max() {
@@ -110,10 +117,6 @@ impl Provider {
         }
         if matches!(self.config.credential, Credential::Static(_)) {
             return Standing::Ready;
-        }
-        if let Some(watched) = self.source.file() {
-            // A request for another provider does not wait for the disk of this one's file.
-            watched.look_aside(FILE_AGE_MAX_MS, now);
         }
         let posting = self.source.posting();
         if self.source.has_one(&posting, now) {
@@ -145,6 +148,16 @@ impl Provider {
             return None;
         }
         self.allowance.nothing_left_until(self.source.origin(now)?, now)
+    }
+}
+
+/// Has what is known of the file be recent, or newer than a credential that is of no use any more. A request, which may be
+/// for another provider, does not wait for a disk that hangs.
+fn look_at(watched: &Arc<Watched>, now: Moment) {
+    let looks = watched.look_aside(FILE_AGE_MAX_MS, now)
+        || watched.known(now).is_err() && watched.look_aside(0, now);
+    if looks {
+        watched.wait_for_look(FILE_LOOK_MAX, now);
     }
 }
 

@@ -87,7 +87,9 @@ impl Proxy {
     pub(crate) fn look_at_files(&self) {
         let (deadline, now) = (Deadline::after(FILE_LOOKS_MAX), self.clock.now());
         let files = || self.providers.iter().filter_map(|one| one.source.file());
-        files().for_each(|file| file.look_aside(FILE_AGE_MAX_MS, now));
+        for file in files() {
+            file.look_aside(FILE_AGE_MAX_MS, now);
+        }
         files().for_each(|file| file.wait_for_look(deadline.left(), now));
     }
 

@@ -19,7 +19,7 @@ use crate::config::{FIRST_TOKEN_WAIT, FileFormat, WatchedFile};
 use crate::regular_file;
 use crate::regular_file::stamp::{Seen, Stamp};
 use crate::secret::Secret;
-use crate::thread;
+use crate::thread::{self, Thread};
 use crate::token::places;
 use crate::token::store::{Generation, PostingKey, TokenStore};
 use crate::token::waiting::SAID_AFTER_MS;
@@ -118,15 +118,13 @@ struct Look<W: Deref<Target = Watched>> {
     of: W,
     path: Arc<PathBuf>,
     seen: Option<Seen>,
+    has_ended: bool,
 }
 
 impl<W: Deref<Target = Watched>> Drop for Look<W> {
     fn drop(&mut self) {
-        let mut last = self.of.last();
-        last.is_looking = false;
-        last.looks += 1;
-        if last.waiting > 0 {
-            self.of.looked.notify_all();
+        if !self.has_ended {
+            self.of.end_look(&mut self.of.last());
         }
     }
 }
@@ -216,10 +214,15 @@ impl Watched {
         let now = clock.now();
         if !self.look(now) {
             let known = self.known(now);
-            if known.as_ref().is_ok_and(is_enough) {
+            if known.as_ref().is_ok_and(&is_enough) {
                 return known;
             }
             self.wait_for_look(FIRST_TOKEN_WAIT, now);
+            // That look may have begun before the file changed.
+            let known = self.known(clock.now());
+            if !known.as_ref().is_ok_and(&is_enough) {
+                self.look(clock.now());
+            }
         }
         // The look may have taken long.
         self.known(clock.now())
@@ -346,18 +349,17 @@ impl Watched {
     }
 
     /// Has another thread look at the file if the last look began `age_ms` ago or longer, because this one must not hang
-    /// with its disk.
-    pub fn look_aside(self: &Arc<Self>, age_ms: u64, now: Moment) {
+    /// with its disk. True if it does.
+    pub fn look_aside(self: &Arc<Self>, age_ms: u64, now: Moment) -> bool {
         let begun = self.last().begun;
         let is_recent = begun.is_some_and(|begun| ms_since(begun, now) < age_ms);
         if is_recent || self.unsaved_content().is_some() {
-            return;
+            return false;
         }
-        let Some(look) = Self::begin(self.clone(), now) else { return };
+        let Some(look) = Self::begin(self.clone(), now) else { return false };
         // Without a thread left for it, the next request looks.
-        if let Ok(thread) = thread::spawn("file", STACK_BYTES, move || look.make(now)) {
-            thread.detach();
-        }
+        let thread = thread::spawn("file", STACK_BYTES, move || look.make(now));
+        thread.map(Thread::detach).is_ok()
     }
 
     /// Waits for the end of the look under way, unless that began longer than `most` ago.
@@ -381,7 +383,16 @@ impl Watched {
         last.begun = Some(now);
         let (path, seen) = (last.path.clone(), last.seen);
         drop(last);
-        Some(Look { of, path, seen })
+        Some(Look { of, path, seen, has_ended: false })
+    }
+
+    /// Notes the end of a look.
+    fn end_look(&self, last: &mut Last) {
+        last.is_looking = false;
+        last.looks += 1;
+        if last.waiting > 0 {
+            self.looked.notify_all();
+        }
     }
 
     /// Reads the file at `path` if it may differ from the one that was read last, which was `seen`. No lock is held.
@@ -407,7 +418,7 @@ impl Watched {
 
 impl<W: Deref<Target = Watched>> Look<W> {
     /// Makes the look, and notes its outcome.
-    fn make(self, now: Moment) {
+    fn make(mut self, now: Moment) {
         let watched: &Watched = &self.of;
         let mut found = watched.find(&self.path, self.seen, now.wall);
         let moved = found.is_err().then(|| watched.moved_from(&self.path)).flatten();
@@ -435,6 +446,10 @@ impl<W: Deref<Target = Watched>> Look<W> {
             }
         };
         Watched::note(&mut last, fault, now);
+        // Under the same lock, so that nobody takes the look for one that hangs.
+        watched.end_look(&mut last);
+        drop(last);
+        self.has_ended = true;
     }
 }
 

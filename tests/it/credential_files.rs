@@ -1,6 +1,6 @@
 //! Credentials in files that other programs and people keep: gone, odd, and in every form of time.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -105,6 +105,87 @@ fn a_credential_file_that_is_removed_serves_a_minute_longer_and_is_said() {
     std::fs::write(&key, "from-key-again\n").unwrap();
     assert!(ask("key").body.contains("from-key-again"));
     assert_eq!(status(0)["state"], "ready");
+}
+
+/// A file with a credential, which is asked for first, and a provider beside it; each tells the credential that it got.
+struct Beside {
+    _folder: tempfile::TempDir,
+    _peers: [Peer; 2],
+    file: PathBuf,
+    seconds: Arc<AtomicU64>,
+    proxy: TestProxy,
+}
+
+impl Beside {
+    /// The first provider's answers have these fields too.
+    fn new(fields: &'static str) -> Self {
+        let told = Peer::answering(move |seen| {
+            let body = seen.field("authorization").unwrap_or_default();
+            let length = body.len();
+            format!("HTTP/1.1 200 OK\r\n{fields}content-length: {length}\r\n\r\n{body}")
+        });
+        let other = Peer::telling_the_credential();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auth.json");
+        write_token(&file, "one", 60);
+        let (clock, seconds) = moving_clock();
+        let first = format!("auto_refresh_config: {{credentials_file: \"{}\"}}", file.display());
+        let proxy = TestProxy::builder()
+            .provider("first", "openai", &told.url(), &first)
+            .provider("beside", "openai", &other.url(), "auth_value: beside")
+            .clock(clock)
+            .start();
+        Self { _folder: folder, _peers: [told, other], file, seconds, proxy }
+    }
+
+    fn asked_at(&self, seconds: u64) -> String {
+        self.seconds.store(seconds, Ordering::Relaxed);
+        self.proxy.ask(get("/v1/chat/completions")).body
+    }
+}
+
+/// Writes a token that ends so many seconds after the clock's start.
+fn write_token(file: &Path, token: &str, ends: u64) {
+    let ends = (1_800_000_000 + ends) * 1000;
+    let new = file.with_extension("new");
+    let text = format!(r#"{{"claudeAiOauth":{{"accessToken":"{token}","expiresAt":{ends}}}}}"#);
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, file).unwrap();
+}
+
+/// Beside another provider, a thread that looked at the file kept the request from looking itself.
+#[test]
+fn the_first_request_after_a_change_of_the_file_had_the_old_credential() {
+    let beside = Beside::new("");
+    assert_eq!(beside.asked_at(0), "Bearer one");
+    for at in 1..10 {
+        write_token(&beside.file, &format!("token-{at}"), 100);
+        assert_eq!(beside.asked_at(2 * at), format!("Bearer token-{at}"));
+    }
+}
+
+#[test]
+fn a_token_that_was_renewed_in_time_lost_its_request_to_the_provider_beside_it() {
+    let beside = Beside::new("");
+    assert_eq!(beside.asked_at(0), "Bearer one");
+    write_token(&beside.file, "two", 200);
+    assert_eq!(beside.asked_at(100), "Bearer two");
+    assert_eq!(beside.asked_at(200), "Bearer beside", "it has ended");
+    // In the same second as the last look.
+    write_token(&beside.file, "three", 300);
+    assert_eq!(beside.asked_at(200), "Bearer three");
+}
+
+#[test]
+fn another_account_in_the_file_was_not_seen_while_the_old_one_had_nothing_left() {
+    let beside = Beside::new(
+        "anthropic-ratelimit-unified-5h-status: rejected\r\n\
+         anthropic-ratelimit-unified-5h-reset: 1800018000\r\n",
+    );
+    assert_eq!(beside.asked_at(0), "Bearer one");
+    assert_eq!(beside.asked_at(1), "Bearer beside", "the first has nothing left");
+    write_token(&beside.file, "of-another-account", 60);
+    assert_eq!(beside.asked_at(2), "Bearer of-another-account");
 }
 
 /// The output of `evertoken check` for a provider with these lines in its `auto_refresh_config`.
