@@ -205,3 +205,31 @@ fn a_restart_went_on_with_a_token_for_another_scope_or_audience() {
         assert_eq!(proxy.ask(get("/x")).body, "Bearer three-b", "{way}");
     }
 }
+
+/// The file of its tokens was taken for another one's, so each start asked for another token and wrote the next file,
+/// until there was no number left.
+#[test]
+fn client_credentials_after_a_refresh_token_of_the_same_client_took_a_new_file_at_each_start() {
+    let provider = Peer::telling_the_credential();
+    let issuer = Peer::answering(|seen| {
+        let is_refresh = seen.body.windows(13).any(|part| part == b"refresh_token");
+        let next = if is_refresh { r#","refresh_token":"next""# } else { "" };
+        answer(200, &format!(r#"{{"access_token":"token","expires_in":3600{next}}}"#))
+    });
+    let with = |way: &str| {
+        let lines = format!(
+            "auto_refresh_config:\n  token_url: '{}'\n  client_id_env: CLIENT_ID\n  client_secret_env: CLIENT_SECRET\n  {way}\n",
+            issuer.url()
+        );
+        TestProxy::builder().provider("P", "anthropic", &provider.url(), &lines)
+    };
+    let mut proxy = with("refresh_token_env: TOKEN").variable("TOKEN", "seed").start();
+    assert_eq!(proxy.ask(get("/x")).body, "Bearer token");
+    for _ in 0..3 {
+        proxy = with("grant_type: client_credentials\n  scope: one")
+            .folder(proxy.into_folder())
+            .start();
+        assert_eq!(proxy.ask(get("/x")).body, "Bearer token");
+    }
+    assert_eq!(issuer.seen().len(), 2, "the stored token is used");
+}

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::{AutoRefresh, Config, SecretLookup};
+use crate::config::{AutoRefresh, Config, GrantType, SecretLookup};
 use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::group::{Group, Identity};
@@ -189,7 +189,10 @@ impl Seeker {
         let Some(group) = &self.group else { return false };
         let has_beginning = match group.seed_hash() {
             Some(hash) => stored.tells_of_seed(&hash),
-            None => stored.login_hash.is_some(),
+            // What needs no refresh token begins with nothing that could be known again.
+            None => {
+                stored.login_hash.is_some() || group.config.grant_type != GrantType::RefreshToken
+            }
         };
         has_beginning && is_same_client(group, stored) == Some(true)
     }
