@@ -2,6 +2,8 @@
 //! answer must not be lost.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -28,7 +30,7 @@ pub(super) fn end_on_signals() {
     let ignored = ignored(&status);
     let obeyed = ENDING.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
     match start(obeyed, end_by) {
-        Ok((_, thread)) => thread.detach(),
+        Ok(obeying) => obeying.thread.detach(),
         Err(error) => {
             warn!("A signal would end this process in the middle of a refresh: {error}");
         }
@@ -36,15 +38,31 @@ pub(super) fn end_on_signals() {
 }
 
 /// The thread that obeys signals during a start, and the way to end it.
-pub(super) struct EndedStart(Option<(Handle, Thread)>);
+pub(super) struct EndedStart(Option<Obeying>);
 
 impl Drop for EndedStart {
-    /// From now on, it ends nothing.
+    /// From now on, it ends nothing. If a signal was heard and the end waits for a refresh, that is what this waits for:
+    /// what is served in the meantime would be cut off.
     fn drop(&mut self) {
-        if let Some((handle, _joined)) = self.0.take() {
+        let Some(Obeying { handle, thread, heard }) = self.0.take() else { return };
+        if !heard.load(Ordering::SeqCst) {
             handle.close();
+            // Waits for its end.
+            drop(thread);
+        }
+        while heard.load(Ordering::SeqCst) {
+            std::thread::park();
         }
     }
+}
+
+/// A thread that obeys signals.
+struct Obeying {
+    /// Ends it.
+    handle: Handle,
+    thread: Thread,
+    /// A signal has come.
+    heard: Arc<AtomicBool>,
 }
 
 /// As [`end_on_signals`], for the start of the server, whose disk may not answer: until the returned value is dropped,
@@ -57,11 +75,14 @@ pub(super) fn end_start_on_signals() -> EndedStart {
 }
 
 /// Obeys `signals` on a thread of its own, until the returned handle is closed.
-fn start(signals: impl IntoIterator<Item = i32>, end: fn(i32)) -> io::Result<(Handle, Thread)> {
+fn start(signals: impl IntoIterator<Item = i32>, end: fn(i32)) -> io::Result<Obeying> {
     let signals = Signals::new(signals)?;
     let handle = signals.handle();
-    let thread = thread::spawn("signals", SIGNAL_STACK_BYTES, move || obey(signals, end))?;
-    Ok((handle, thread))
+    let heard = Arc::new(AtomicBool::new(false));
+    let of_thread = heard.clone();
+    let obey = move || obey(signals, &of_thread, end);
+    let thread = thread::spawn("signals", SIGNAL_STACK_BYTES, obey)?;
+    Ok(Obeying { handle, thread, heard })
 }
 
 /// The set of ignored signals in `/proc/<id>/status` (proc(5)): bit 0 is signal 1.
@@ -70,10 +91,9 @@ fn ignored(status: &str) -> u64 {
     field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn obey(mut signals: Signals, end: fn(i32)) {
-    let mut is_waiting = false;
+fn obey(mut signals: Signals, heard: &AtomicBool, end: fn(i32)) {
     for signal in signals.forever() {
-        let is_second = std::mem::replace(&mut is_waiting, true);
+        let is_second = heard.swap(true, Ordering::SeqCst);
         // Before a command is killed: its end would end a refresh, and this process with the code of a failure.
         let is_refreshing = uninterrupted::forbid();
         let was_command = command::kill_all();
@@ -104,7 +124,7 @@ fn end_by(signal: i32) {
     let _ = emulate_default_handler(signal);
 }
 
-/// Ends this process as the server ends that has stopped.
+/// Ends this process as the server ends that has stopped, except that the files of unix sockets stay until the next start.
 fn end_as_stopped(_: i32) {
     info!("Stopped before the start was over");
     logger::flush();

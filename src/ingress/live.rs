@@ -252,7 +252,7 @@ impl Open {
     }
 
     /// The directions that are ended to close it. An end of ours, which can't be taken back, would complete the answer: its
-    /// worker wakes up without it, and leaves a reset. A unix socket knows none, and TLS has its own end.
+    /// worker wakes up without it, unless it writes to a client that reads nothing, and leaves a reset. A unix socket knows none, and TLS has its own end.
     fn end(&self) -> Shutdown {
         let is_reset = self.ends_answer() && self.origin.is_some() && !self.is_tls();
         if is_reset { Shutdown::Read } else { Shutdown::Both }
