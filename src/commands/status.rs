@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli::Files;
 use crate::config::Config;
@@ -11,7 +12,7 @@ use crate::config::call::USUAL_FILE;
 use crate::config::resolve::Problem;
 use crate::status::{self, Instance, Place, PortUnknown};
 use crate::thread;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -20,12 +21,17 @@ use crate::commands::common::{
     tell, text_of, variable,
 };
 
+/// The longest wait for the configuration and the files that it names: a health check must not hang with the disk of one.
+const READ_MAX: Duration = Duration::from_secs(2);
+/// The stack of the thread that reads them.
+const READ_STACK_BYTES: usize = 512 * 1024;
+
 /// Reads an unnamed configuration only if no URL was given. A broken one does not keep it from asking the instance, which
 /// runs with an earlier one.
 pub(crate) fn run(config: Option<&Path>, place: &Place, options: status::StatusOptions) -> Done {
     let usual = Path::new(USUAL_FILE);
     let found = (!matches!(place, Place::Url(_)) && usual.exists()).then_some(usual);
-    let written = config.or(found).map(ConfigOnDisk::read).unwrap_or_default();
+    let written = config.or(found).map(ConfigOnDisk::read_in_time).unwrap_or_default();
     let done = ask(&written, place, options);
     if options.form != status::OutputForm::Quiet {
         say_all(&written.mistakes);
@@ -44,6 +50,23 @@ struct ConfigOnDisk {
 }
 
 impl ConfigOnDisk {
+    /// Reads it as far as that is possible in time.
+    fn read_in_time(path: &Path) -> Self {
+        let (done, came) = bounded(1);
+        let own = path.to_owned();
+        // Nobody is there to receive it later.
+        let read = move || drop(done.send(Self::read(&own)));
+        let Ok(reading) = thread::spawn("configuration", READ_STACK_BYTES, read) else {
+            return Self::read(path);
+        };
+        came.recv_timeout(READ_MAX).unwrap_or_else(|_| {
+            reading.detach();
+            let what =
+                format!("{}: the disk of a file that it names does not answer", path.display());
+            Self { text: text_of(path).ok(), mistakes: vec![what], config: None }
+        })
+    }
+
     fn read(path: &Path) -> Self {
         let files = Files { config: path.to_owned(), environment: None };
         let variables = Variables::of(&files).unwrap_or_default();

@@ -439,6 +439,34 @@ fn a_stop_ends_a_start_that_waits_for_a_disk() {
     assert_eq!((sandbox.counts().granted, sandbox.counts().reused), (1, 0));
 }
 
+/// The health check of the image read the configuration, and hung with the disk of a file that this names.
+#[test]
+fn status_asks_though_the_disk_of_a_credential_file_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials.json");
+    std::fs::write(&file, r#"{"claudeAiOauth":{"accessToken":"x"}}"#).unwrap();
+    let config = |port: u16| {
+        format!(
+            "settings: {{port: {port}, state_dir: state}}\nproviders:\n  - {{name: P, type: generic, base_url: 'http://127.0.0.1:9', \
+             auto_refresh_config: {{credentials_file: \"{}\"}}}}\n",
+            file.display()
+        )
+    };
+    let written = folder.path().join("providers.yaml");
+    std::fs::write(&written, config(0)).unwrap();
+    let binary = Binary::start(folder.path(), &["run"], &[]);
+    std::fs::write(&written, config(binary.address().port())).unwrap();
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-P", file.to_str().unwrap()])
+        .args(["-e", "inject=statx,openat:delay_enter=5000000", evertoken(), "status"])
+        .current_dir(folder.path())
+        .env_clear()
+        .output()
+        .unwrap();
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status.stderr));
+    assert!(text(&status.stderr).contains("of a file that it names does not answer"));
+}
+
 #[test]
 fn a_kill_at_any_system_call_of_a_write_costs_no_chain() {
     // An answer that is on its way when the kill comes is saved by the overlap.
