@@ -2,7 +2,14 @@
 
 use super::*;
 use crate::config::CredentialFields;
+use crate::regular_file::stamp::Stamp;
+use crate::thread;
+use crate::token::watched::fault::WATCHED_FILE_MAX_BYTES;
+use std::fs;
+use std::time::Duration;
 
+/// The stack of a thread that waits.
+const STACK_BYTES: usize = 128 * 1024;
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 /// This many milliseconds after the start, by both clocks.
