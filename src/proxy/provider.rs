@@ -25,8 +25,9 @@ const RESTING_HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 
 /// The longest age of what is known of a file with a credential while requests are given to others.
 const FILE_AGE_MAX_MS: u64 = 1_000;
-/// The longest wait of a request for a look at such a file, before it is known which provider gets the request.
-const FILE_LOOK_MAX: Duration = Duration::from_millis(50);
+/// The longest wait of a request for the look at such a file that it begins, before it is known which provider gets the
+/// request. While a disk hangs, no other look begins, so that one request alone waits.
+const FILE_LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// One provider. It outlives a reload that does not change it.
 pub struct Provider {
