@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -217,6 +217,24 @@ fn a_state_file_of_another_user_is_not_overwritten_and_no_seed_is_spent() {
     assert_eq!((left.len(), sandbox.counts().granted), (2, 1), "{left:?}");
 }
 
+/// Runs a command while strace injects this into its calls on the file at `path`.
+fn injected(
+    folder: &Path,
+    path: &Path,
+    inject: &str,
+    command: &str,
+    variables: &[(&str, &str)],
+) -> Output {
+    Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-P", path.to_str().unwrap()])
+        .args(["-e", &format!("inject={inject}"), evertoken(), command])
+        .current_dir(folder)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
 /// Any error of the open or the read, which strace injects.
 #[test]
 fn a_state_file_that_gives_an_error_costs_no_chain() {
@@ -228,14 +246,8 @@ fn a_state_file_that_gives_an_error_costs_no_chain() {
             assert!(run(folder.path(), &["refresh"], &login.variables()).status.success());
             let kept = std::fs::read(state(folder.path())).unwrap();
             let path = state(folder.path());
-            let traced = Command::new("strace")
-                .args(["-f", "-qq", "-o", "/dev/null", "-P", path.to_str().unwrap()])
-                .args(["-e", &format!("inject={call}:error={error}"), evertoken(), "refresh"])
-                .current_dir(folder.path())
-                .env_clear()
-                .envs(login.variables())
-                .output()
-                .unwrap();
+            let inject = format!("{call}:error={error}");
+            let traced = injected(folder.path(), &path, &inject, "refresh", &login.variables());
             let said = text(&traced.stderr);
             assert_eq!(traced.status.code(), Some(1), "{call} {error}: {said}");
             // A shortage of our own is reported as such.
@@ -261,14 +273,8 @@ fn a_folder_whose_file_system_can_not_sync_it_is_written_all_the_same() {
         let folder = folder(&sandbox.url());
         let state_dir = folder.path().join("state");
         std::fs::create_dir(&state_dir).unwrap();
-        let traced = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-P", state_dir.to_str().unwrap()])
-            .args(["-e", &format!("inject=fsync:error={error}"), evertoken(), "refresh"])
-            .current_dir(folder.path())
-            .env_clear()
-            .envs(login.variables())
-            .output()
-            .unwrap();
+        let inject = format!("fsync:error={error}");
+        let traced = injected(folder.path(), &state_dir, &inject, "refresh", &login.variables());
         let said = text(&traced.stderr);
         assert_eq!(traced.status.code(), Some(code), "{error}: {said}");
         assert_eq!(said.contains("can't be written"), code != 0, "{error}: {said}");
@@ -456,13 +462,8 @@ fn status_asks_though_the_disk_of_a_credential_file_does_not_answer() {
     std::fs::write(&written, config(0)).unwrap();
     let binary = Binary::start(folder.path(), &["run"], &[]);
     std::fs::write(&written, config(binary.address().port())).unwrap();
-    let status = Command::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-P", file.to_str().unwrap()])
-        .args(["-e", "inject=statx,openat:delay_enter=5000000", evertoken(), "status"])
-        .current_dir(folder.path())
-        .env_clear()
-        .output()
-        .unwrap();
+    let inject = "statx,openat:delay_enter=5000000";
+    let status = injected(folder.path(), &file, inject, "status", &[]);
     assert_eq!(status.status.code(), Some(0), "{}", text(&status.stderr));
     assert!(text(&status.stderr).contains("of a file that it names does not answer"));
 }
