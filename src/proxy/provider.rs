@@ -152,8 +152,8 @@ impl Provider {
     }
 }
 
-/// Has what is known of the file be recent, or newer than a credential that is of no use any more. A request, which may be
-/// for another provider, does not wait for a disk that hangs.
+/// Has another thread look at the file if the last look is old, or if the known credential is of no use any more. The
+/// request, which may go to another provider, does not wait long for a disk that hangs.
 fn look_at(watched: &Arc<Watched>, now: Moment) {
     let looks = watched.look_aside(FILE_AGE_MAX_MS, now)
         || watched.known(now).is_err() && watched.look_aside(0, now);

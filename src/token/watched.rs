@@ -186,7 +186,7 @@ impl Watched {
                 return known;
             }
             self.wait_for_look(FIRST_TOKEN_WAIT, now);
-            // That look may have begun before the file changed.
+            // The other thread may have looked before the file changed.
             let known = self.known(clock.now());
             if !known.as_ref().is_ok_and(&is_enough) {
                 self.look(clock.now());

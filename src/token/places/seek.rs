@@ -189,7 +189,7 @@ impl Seeker {
         let Some(group) = &self.group else { return false };
         let has_beginning = match group.seed_hash() {
             Some(hash) => stored.tells_of_seed(&hash),
-            // What needs no refresh token begins with nothing that could be known again.
+            // A grant without a refresh token leaves no seed and no login by which its file could be known again.
             None => {
                 stored.login_hash.is_some() || group.config.grant_type != GrantType::RefreshToken
             }
