@@ -41,8 +41,8 @@ pub(super) fn end_on_signals() {
 pub(super) struct EndedStart(Option<Obeying>);
 
 impl Drop for EndedStart {
-    /// From now on, it ends nothing. If a signal was heard and the end waits for a refresh, that is what this waits for:
-    /// what is served in the meantime would be cut off.
+    /// From now on, a signal ends nothing here. If one has come already, and the process only waits for a refresh before it
+    /// ends, this never returns: the start would go on, and the end would cut off its clients.
     fn drop(&mut self) {
         let Some(Obeying { handle, thread, heard }) = self.0.take() else { return };
         if !heard.load(Ordering::SeqCst) {

@@ -251,8 +251,9 @@ impl Open {
         self.is_new() && wait & MAY_FINISH == 0 && has_event(&*self.stream, PollFlags::IN)
     }
 
-    /// The directions that are ended to close it. An end of ours, which can't be taken back, would complete the answer: its
-    /// worker wakes up without it, unless it writes to a client that reads nothing, and leaves a reset. A unix socket knows none, and TLS has its own end.
+    /// The directions in which a stop ends it. If the end of our side would complete the answer under way, the stop ends
+    /// the client's side alone: that wakes a worker who reads, which leaves a reset; a worker who writes leaves one at its
+    /// own end. A unix socket knows no reset, and TLS has an end of its own.
     fn end(&self) -> Shutdown {
         let is_reset = self.ends_answer() && self.origin.is_some() && !self.is_tls();
         if is_reset { Shutdown::Read } else { Shutdown::Both }
