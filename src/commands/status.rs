@@ -127,7 +127,7 @@ fn ask(written: &ConfigOnDisk, place: &Place, options: status::StatusOptions) ->
     let interrupted = interruption()
         .map_err(|error| tell(format_args!("Signals can't be handled: {error}"), FAILED))?;
     let size = || std::io::stdout().is_terminal().then(terminal_size);
-    let no_colour = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let no_color = variable("NO_COLOR");
     let mut io = status::StatusIo {
         out: &mut |text| {
             say_out(text);
@@ -135,11 +135,16 @@ fn ask(written: &ConfigOnDisk, place: &Place, options: status::StatusOptions) ->
         },
         err: &mut say,
         size: &size,
-        is_coloured: size().is_some() && !no_colour,
+        is_coloured: is_coloured(size().is_some(), no_color.as_deref()),
         interrupted,
     };
     let is_ready = status::run(&instance, options, &mut io);
     if is_ready { Ok(()) } else { Err(ExitCode::from(FAILED)) }
+}
+
+/// True if texts have colours: on a terminal, unless `NO_COLOR` is set to something (<https://no-color.org>).
+fn is_coloured(is_terminal: bool, no_color: Option<&str>) -> bool {
+    is_terminal && no_color.is_none_or(str::is_empty)
 }
 
 /// The size of the terminal, or a usual size if it is unknown.
@@ -162,4 +167,22 @@ fn interruption() -> std::io::Result<Receiver<()>> {
     // It ends with the process.
     thread::spawn("signals", SIGNAL_STACK_BYTES, wait)?.detach();
     Ok(interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_that_are_not_told_otherwise() {
+        for (is_terminal, no_color, expected) in [
+            (true, None, true),
+            (true, Some(""), true),
+            (true, Some("1"), false),
+            (true, Some("0"), false),
+            (false, None, false),
+        ] {
+            assert_eq!(is_coloured(is_terminal, no_color), expected, "{no_color:?}");
+        }
+    }
 }
