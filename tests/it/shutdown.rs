@@ -1,7 +1,7 @@
 //! Draining: what is in flight is finished, what is idle is closed, what is late is told.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
@@ -24,6 +24,22 @@ fn held() -> (Peer, crossbeam_channel::Sender<()>) {
     (peer, release)
 }
 
+/// A client whose request the `peer` holds, as the first one.
+fn busy(address: SocketAddr, peer: &Peer) -> Client {
+    let mut client = Client::connect(address);
+    client.send(get("/"));
+    eventually("the request is upstream", || peer.seen().len() == 1);
+    client
+}
+
+/// A client on a kept connection, after an answer.
+fn idle(address: SocketAddr) -> Client {
+    let mut client = Client::connect(address);
+    client.send(get("/-/healthy"));
+    client.answer();
+    client
+}
+
 /// Stops `proxy` on a thread of its own.
 fn stop(mut proxy: TestProxy) -> crossbeam_channel::Receiver<usize> {
     let (done, cut_off) = bounded(1);
@@ -37,12 +53,8 @@ fn requests_in_flight_are_finished_and_idle_connections_closed() {
     let (peer, release) = held();
     let proxy = TestProxy::before(&peer.url());
     let address = proxy.address;
-    let mut idle = Client::connect(address);
-    idle.send(get("/-/healthy"));
-    idle.answer();
-    let mut busy = Client::connect(address);
-    busy.send(get("/"));
-    eventually("the request is upstream", || peer.seen().len() == 1);
+    let mut idle = idle(address);
+    let mut busy = busy(address, &peer);
     let mut late = Client::connect(address);
     // In one piece, so that the start of the second head is there once the first is answered.
     late.send(format!("{}GET /late HTTP/1.1\r\n", get("/-/healthy")));
@@ -59,19 +71,15 @@ fn requests_in_flight_are_finished_and_idle_connections_closed() {
     assert_eq!(finished.body, "finished");
     assert!(busy.is_closed());
     assert_eq!(cut_off.recv().unwrap(), 0);
-    assert!(std::net::TcpStream::connect(address).is_err());
+    assert!(TcpStream::connect(address).is_err());
 }
 
 #[test]
 fn a_first_request_that_comes_after_the_stop_is_served() {
     let (peer, release) = held();
     let proxy = TestProxy::before(&peer.url());
-    let mut busy = Client::connect(proxy.address);
-    busy.send(get("/"));
-    eventually("the request is upstream", || peer.seen().len() == 1);
-    let mut idle = Client::connect(proxy.address);
-    idle.send(get("/-/healthy"));
-    idle.answer();
+    let mut busy = busy(proxy.address, &peer);
+    let mut idle = idle(proxy.address);
     let (mut late, mut silent) = (Client::connect(proxy.address), Client::connect(proxy.address));
     let cut_off = stop(proxy);
     assert!(idle.is_closed(), "the stop has begun");
@@ -85,7 +93,7 @@ fn a_first_request_that_comes_after_the_stop_is_served() {
 }
 
 /// The outcome of a new connection with one request.
-fn asks(address: std::net::SocketAddr) -> Option<std::io::Result<String>> {
+fn asks(address: SocketAddr) -> Option<std::io::Result<String>> {
     // A connection that begins while nobody is let in any more is not answered at all.
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
     let mut answer = String::new();
@@ -127,9 +135,7 @@ fn after_the_grace_the_rest_is_cut_off() {
         .settings("shutdown_grace: 0")
         .provider("P", "anthropic", &peer.url(), "auth_type: none")
         .start();
-    let mut busy = Client::connect(proxy.address);
-    busy.send(get("/"));
-    eventually("the request is upstream", || peer.seen().len() == 1);
+    let mut busy = busy(proxy.address, &peer);
     assert_eq!(stop(proxy).recv().unwrap(), 1);
     assert!(busy.is_closed());
 }
@@ -144,7 +150,7 @@ fn endless() -> Peer {
 }
 
 /// A client of HTTP/1.0 that has read the start of the answer.
-fn old_client(address: std::net::SocketAddr) -> TcpStream {
+fn old_client(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
@@ -245,9 +251,7 @@ fn a_stop_waits_for_a_client_that_has_its_answer_and_still_sends() {
 fn a_client_that_sent_an_empty_line_after_its_body_is_as_idle_as_any() {
     let (peer, release) = held();
     let proxy = TestProxy::before(&peer.url());
-    let mut busy = Client::connect(proxy.address);
-    busy.send(get("/"));
-    eventually("the request is upstream", || peer.seen().len() == 1);
+    let mut busy = busy(proxy.address, &peer);
     let mut idle = Client::connect(proxy.address);
     idle.send(post("/-/healthy", "{}") + "\r\n");
     idle.answer();
