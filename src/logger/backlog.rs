@@ -6,6 +6,9 @@ use std::mem;
 pub(super) const BACKLOG_MAX_BYTES: usize = 256 * 1024;
 /// From this size on, lines are written without waiting for more.
 const BURST_BYTES: usize = 16 * 1024;
+/// The most memory that is kept for the next lines. A usual burst fits, with the line that makes it due; otherwise each
+/// burst would take memory and give it back, while all who log wait.
+const KEPT_MAX_BYTES: usize = 2 * BURST_BYTES;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -60,8 +63,7 @@ impl Backlog {
     /// All lines, in exchange for `written`, whose memory is reused.
     pub(super) fn take(&mut self, mut written: Vec<u8>) -> Vec<u8> {
         written.clear();
-        // The memory for a burst is not kept.
-        written.shrink_to(BURST_BYTES);
+        written.shrink_to(KEPT_MAX_BYTES);
         self.is_urgent = false;
         mem::replace(&mut self.bytes, written)
     }
@@ -99,6 +101,31 @@ mod tests {
         assert!(!backlog.is_due());
         assert_eq!(backlog.push("", false), Pushed::News);
         assert!(backlog.is_due());
+    }
+
+    /// Each burst took memory anew, and gave it back: in the static program from and to the kernel, with the queue locked.
+    #[test]
+    fn bursts_one_after_another_need_no_new_memory() {
+        let mut backlog = Backlog::default();
+        let mut written = Vec::new();
+        for number in 0..10 {
+            while !backlog.is_due() {
+                backlog.push(&"x".repeat(137), false);
+            }
+            let kept = written.capacity();
+            written = backlog.take(written);
+            assert_eq!(backlog.bytes.capacity(), kept, "burst {number}");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_a_larger_burst_is_not_kept() {
+        let mut backlog = Backlog::default();
+        backlog.push(&"x".repeat(KEPT_MAX_BYTES), false);
+        let written = backlog.take(Vec::new());
+        assert!(written.capacity() > KEPT_MAX_BYTES);
+        backlog.take(written);
+        assert!(backlog.bytes.capacity() <= KEPT_MAX_BYTES);
     }
 
     #[test]
