@@ -24,7 +24,7 @@ fn held() -> (Peer, crossbeam_channel::Sender<()>) {
     (peer, release)
 }
 
-/// A client whose request the `peer` holds, as the first one.
+/// A client whose request is the first that `peer` gets, and is held there.
 fn busy(address: SocketAddr, peer: &Peer) -> Client {
     let mut client = Client::connect(address);
     client.send(get("/"));
