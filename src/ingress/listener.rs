@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, bounded};
 use log::{debug, warn};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use socket2::{SockRef, Socket};
 
 use crate::clock::{Deadline, Stopwatch};
@@ -181,6 +182,11 @@ impl Drop for BuiltinServer {
     }
 }
 
+/// Waits for a connection, or for the end of `socket`.
+fn wait_for_client(socket: &Socket) -> rustix::io::Result<usize> {
+    retry_on_intr(|| poll(&mut [PollFd::new(socket, PollFlags::IN)], None))
+}
+
 /// Waits for a connection, or for `wake`.
 fn wait_for_either(socket: &Socket, wake: &Wake) {
     let ready = PollFlags::IN;
@@ -258,7 +264,13 @@ impl Acceptor {
                 // It was gone before it could be taken.
                 | io::ErrorKind::WouldBlock
         );
-        if !of_the_connection {
+        if of_the_connection {
+            return;
+        }
+        // Linux takes a descriptor before it waits for a connection, so that nobody may be there for whom another should
+        // give way.
+        let has_come = has_event(&*self.socket, PollFlags::IN);
+        if has_come || wait_for_client(&self.socket).is_err() {
             self.say(&format!("No connection can be accepted: {error}; trying again"));
             self.reception.live.give_way();
             self.reception.hosting.door.say(Word::Shed);

@@ -583,6 +583,36 @@ fn exhausted_descriptors_are_survived() {
     assert_eq!(ask(address, get("/-/ready")).status, 200);
 }
 
+/// Seen: Linux refuses to wait for a connection without a descriptor for it, so that the client who had waited
+/// longest was sent away for nobody, one every 50 ms.
+#[test]
+fn the_last_descriptor_was_taken_from_its_client_though_nobody_else_came() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let script = format!("ulimit -n 40; exec {} run", env!("CARGO_BIN_EXE_evertoken"));
+    let binary = Binary::start_shell(folder.path(), &script, &VARIABLES);
+    let address = binary.address();
+    binary.wait_for("Successfully refreshed");
+    // Higher ones were open before the limit.
+    let has_place = |number: u32| {
+        std::fs::symlink_metadata(format!("/proc/{}/fd/{number}", binary.id())).is_err()
+    };
+    let mut clients = Vec::new();
+    while (0..40).any(has_place) {
+        let mut client = crate::support::client::Client::connect(address);
+        client.send(get("/-/ready"));
+        assert_eq!(client.answer().status, 200);
+        clients.push(client);
+    }
+    assert!(clients.len() > 5, "{}", clients.len());
+    for client in &mut clients {
+        client.send(get("/-/ready"));
+        assert_eq!(client.answer().status, 200);
+    }
+    let told = binary.lines();
+    assert!(!told.iter().any(|line| line.contains("can be accepted")), "{told:?}");
+}
+
 #[test]
 fn under_umask_000_what_is_in_the_state_folder_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
