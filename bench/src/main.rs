@@ -39,7 +39,7 @@ bench [--short] [--rounds N] [--with litellm,portkey] [--only SECTION,…] [--wr
     bodies, idle, burst, curves, size
 bench check [--record]
     counts the instructions of the hot path and compares them with bench/instructions.txt
-bench mock | bench path CASE REQUESTS | bench relay AT PROVIDER plain|tls | bench delay AT PROVIDER MILLISECONDS
+bench mock | bench path CASE REQUESTS | bench relay AT PROVIDER plain|tls NANOSECONDS | bench delay AT PROVIDER MILLISECONDS
     the parts that run in processes of their own";
 
 /// The measurements to make.
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         }
         ["mock"] => mock::run(),
         ["delay", at, provider, milliseconds] => delay::run(at, provider, milliseconds),
-        ["relay", at, provider, way] => relay::run(at, provider, *way == "tls"),
+        ["relay", at, provider, way, work] => relay::run(at, provider, *way == "tls", work),
         ["path", case, requests] => path::run(case, requests),
         ["check"] => path::check(false),
         ["check", "--record"] => path::check(true),

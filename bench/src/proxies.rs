@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Direct,
     /// A thread for each connection that only copies bytes: the bound of the design.
     Relay,
+    /// The same, and each request takes as much processor time as evertoken's: what its work costs, however it is done.
+    BusyRelay,
     /// This program.
     Evertoken,
     /// The same program, built small and without any library, for minimal hosts.
@@ -43,6 +45,7 @@ impl Kind {
         match self {
             Self::Direct => "direct",
             Self::Relay => "bare relay",
+            Self::BusyRelay => "relay as busy as evertoken",
             Self::Evertoken => "evertoken",
             Self::Static => "evertoken static",
             Self::Nginx => "nginx",
@@ -56,7 +59,7 @@ impl Kind {
     pub(crate) fn program(self) -> Outcome<PathBuf> {
         match self {
             Self::Direct => Err("there is no program between".into()),
-            Self::Relay => Ok(std::env::current_exe()?),
+            Self::Relay | Self::BusyRelay => Ok(std::env::current_exe()?),
             Self::Evertoken => Ok(folder::evertoken()),
             Self::Static => folder::static_evertoken(),
             Self::Nginx => Ok("nginx".into()),
@@ -98,6 +101,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) as_shipped: bool,
     /// Added to evertoken's list of providers.
     pub(crate) more: &'a str,
+    /// What the busy relay works for a request.
+    pub(crate) work: Duration,
 }
 
 /// A server, with the provider behind it.
@@ -152,7 +157,7 @@ pub(crate) fn start(kind: Kind, mock: &Mock, setting: Setting<'_>) -> Outcome<Su
     let file = folder.join("config.yaml");
     let file_name = file.display().to_string();
     let text = match kind {
-        Kind::Direct | Kind::Relay | Kind::Portkey => String::new(),
+        Kind::Direct | Kind::Relay | Kind::BusyRelay | Kind::Portkey => String::new(),
         Kind::Evertoken | Kind::Static => evertoken(address, mock, setting, &folder),
         Kind::Nginx => nginx(address, mock, setting, &folder),
         Kind::Haproxy => haproxy(address, mock, setting),
@@ -164,9 +169,10 @@ pub(crate) fn start(kind: Kind, mock: &Mock, setting: Setting<'_>) -> Outcome<Su
     let port = address.port().to_string();
     let port_option = format!("--port={port}");
     let (at, plain, tls) = (address.to_string(), mock.plain.to_string(), mock.tls.to_string());
+    let work = setting.work.as_nanos().to_string();
     let arguments: Vec<&str> = match kind {
-        Kind::Relay if with_tls => vec!["relay", &at, &tls, "tls"],
-        Kind::Relay => vec!["relay", &at, &plain, "plain"],
+        Kind::Relay | Kind::BusyRelay if with_tls => vec!["relay", &at, &tls, "tls", &work],
+        Kind::Relay | Kind::BusyRelay => vec!["relay", &at, &plain, "plain", &work],
         Kind::Evertoken | Kind::Static => {
             // As the unit and the scripts of contrib set it.
             command.env("MALLOC_ARENA_MAX", "2");

@@ -2,10 +2,12 @@
 //!
 //! It checks nothing, adds no header, has no limits and notices no client that leaves: no proxy could be like this.
 //! It is measured beside the others as the bound of the design; its threads are scheduled like evertoken's workers.
+//! If it also works for as long as evertoken does for a request, it is the bound of what that time allows.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use evertoken::testing::wait_for_turn;
 use rustls::pki_types::pem::PemObject;
@@ -13,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use socket2::SockRef;
 
-use crate::time::spawn;
+use crate::time::{now, spawn};
 use crate::{Outcome, folder};
 
 /// The size of evertoken's reads.
@@ -22,9 +24,11 @@ const BACKLOG: i32 = 4096;
 /// The end of a chunked answer.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Runs until the process is killed, at the address `at`; `with_tls` selects TLS to the provider.
-pub(crate) fn run(at: &str, provider: &str, with_tls: bool) -> Outcome<()> {
+/// Runs until the process is killed, at the address `at`; `with_tls` selects TLS to the provider, and `work` are the
+/// nanoseconds that each request takes beside the copying.
+pub(crate) fn run(at: &str, provider: &str, with_tls: bool, work: &str) -> Outcome<()> {
     wait_for_turn()?;
+    let work = Duration::from_nanos(work.parse()?);
     let provider: SocketAddr = provider.parse()?;
     let config = if with_tls { Some(config()?) } else { None };
     let listener = TcpListener::bind(at)?;
@@ -32,7 +36,7 @@ pub(crate) fn run(at: &str, provider: &str, with_tls: bool) -> Outcome<()> {
     SockRef::from(&listener).set_tcp_nodelay(true)?;
     for client in listener.incoming().map_while(Result::ok) {
         let config = config.clone();
-        let _ = spawn(move || serve(client, provider, config));
+        let _ = spawn(move || serve(client, provider, config, work));
     }
     Ok(())
 }
@@ -52,16 +56,24 @@ fn serve(
     client: TcpStream,
     provider: SocketAddr,
     config: Option<Arc<ClientConfig>>,
+    work: Duration,
 ) -> io::Result<()> {
     let upstream = TcpStream::connect(provider)?;
     upstream.set_nodelay(true)?;
-    let Some(config) = config else { return relay(client, upstream) };
+    let Some(config) = config else { return relay(client, upstream, work) };
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
-    relay(client, StreamOwned::new(session, upstream))
+    relay(client, StreamOwned::new(session, upstream), work)
 }
 
-fn relay(mut client: TcpStream, mut upstream: impl Read + Write) -> io::Result<()> {
+/// Keeps the processor busy for `time`.
+fn work_for(time: Duration) {
+    let begun = now();
+    while !time.is_zero() && begun.elapsed() < time {}
+}
+
+/// Works for a half of `work` on each way.
+fn relay(mut client: TcpStream, mut upstream: impl Read + Write, work: Duration) -> io::Result<()> {
     let mut buffer = [0; BUFFER_BYTES];
     loop {
         // A request from the benchmark comes in one piece.
@@ -69,15 +81,17 @@ fn relay(mut client: TcpStream, mut upstream: impl Read + Write) -> io::Result<(
         if count == 0 {
             return Ok(());
         }
+        work_for(work / 2);
         upstream.write_all(&buffer[..count])?;
         upstream.flush()?;
-        let mut left = None;
+        let (mut left, mut work_left) = (None, work / 2);
         while left != Some(0) {
             let count = upstream.read(&mut buffer)?;
             if count == 0 {
                 return Ok(());
             }
             let bytes = &buffer[..count];
+            work_for(std::mem::take(&mut work_left));
             client.write_all(bytes)?;
             left = match left {
                 Some(left) => Some(usize::saturating_sub(left, count)),

@@ -30,13 +30,14 @@ const STEADY_REQUESTS: u32 = 10_000;
 const TAIL: Duration = Duration::from_secs(3);
 
 /// The programs that are compared, in the order of the tables; the log of the one at WARN has no line for a request.
-const COMPARED: [(Kind, bool); 6] = [
+const COMPARED: [(Kind, bool); 7] = [
     (Kind::Evertoken, true),
     (Kind::Evertoken, false),
     (Kind::Static, true),
     (Kind::Nginx, true),
     (Kind::Haproxy, true),
     (Kind::Relay, false),
+    (Kind::BusyRelay, false),
 ];
 
 /// One program, and its rounds.
@@ -91,7 +92,10 @@ fn closed(
 ) -> Outcome<()> {
     let mut table = table("connections");
     for connections in CONNECTIONS {
-        let all = measure(plan, kinds, mock, setting, |subject| {
+        let work = work(plan, kinds, mock, setting, connections)?;
+        let setting = Setting { work: work.unwrap_or_default(), ..setting };
+        let kinds: Vec<_> = kinds.iter().copied().chain(work.map(|_| Kind::BusyRelay)).collect();
+        let all = measure(plan, &kinds, mock, setting, |subject| {
             let round = plain::round(subject, connections, plan.round)?;
             // wrk counts each slow request several times, for those that would have come in its time, and its first ones are slow.
             let slow = oha::in_turn(subject, connections, long(plan, TAIL))?;
@@ -130,6 +134,25 @@ fn closed(
     }
     results.section(&format!("As shipped: {way}"), &table.markdown());
     Ok(())
+}
+
+/// The processor time that evertoken takes for a request and the bare relay does not; None without that relay.
+fn work(
+    plan: &Plan,
+    kinds: &[Kind],
+    mock: &Mock,
+    setting: Setting<'_>,
+    connections: usize,
+) -> Outcome<Option<Duration>> {
+    if !kinds.contains(&Kind::Relay) {
+        return Ok(None);
+    }
+    let cpu_us = |kind, as_shipped| -> Outcome<f64> {
+        let subject = start(kind, mock, Setting { as_shipped, ..setting })?;
+        Ok(plain::round(&subject, connections, plan.round)?.cpu_us)
+    };
+    let more_us = cpu_us(Kind::Evertoken, true)? - cpu_us(Kind::Relay, false)?;
+    Ok(Some(Duration::from_secs_f64(more_us.max(0.0) / 1e6)))
 }
 
 /// Requests at constant rates.
