@@ -18,7 +18,19 @@ const LOCK_MODE: u32 = 0o600;
 /// The lock of a refresh, so that two processes never refresh one provider at once. Released when it and its copies are
 /// dropped, or by the system when the process ends.
 #[derive(Clone, Debug)]
-pub struct StateLock(#[expect(dead_code, reason = "held for its lock")] Arc<File>);
+pub struct StateLock(#[expect(dead_code, reason = "held for its lock")] Arc<Locked>);
+
+/// A locked file. A child process that begins at this moment has a copy of it until it runs its program, so closing it
+/// would not release the lock.
+#[derive(Debug)]
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // What can't be unlocked is released by closing it.
+        let _ = self.0.unlock();
+    }
+}
 
 /// The outcome of a try for the lock.
 #[derive(Debug)]
@@ -59,7 +71,7 @@ fn try_lock(path: &Path, folder: &Path) -> io::Result<Locking> {
     };
     give_to_owner(&file, folder);
     match file.try_lock() {
-        Ok(()) => Ok(Locking::Ours(StateLock(Arc::new(file)))),
+        Ok(()) => Ok(Locking::Ours(StateLock(Arc::new(Locked(file))))),
         Err(TryLockError::WouldBlock) => Ok(Locking::Theirs),
         // The file is open, so its file system does not support locks.
         Err(TryLockError::Error(error)) => Ok(Locking::Nobodys(error)),
@@ -132,6 +144,19 @@ fn holder_in(locks: &str, (major, minor): (u32, u32), inode: u64) -> Option<u32>
 mod tests {
     use super::*;
     use crate::regular_file::tests::make_pipe;
+
+    /// Seen: while a command for a credential was being started, a refresh found the lock that it had just released held.
+    #[test]
+    fn a_child_process_that_was_beginning_kept_a_released_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one.lock");
+        let held = open(&path).unwrap();
+        held.try_lock().unwrap();
+        let childs = held.try_clone().unwrap();
+        drop(Locked(held));
+        assert!(matches!(try_lock(&path, dir.path()).unwrap(), Locking::Ours(_)));
+        drop(childs);
+    }
 
     #[test]
     fn the_lock_is_exclusive_until_it_is_dropped_and_its_holder_is_named() {
