@@ -270,6 +270,10 @@ impl Acceptor {
         // Linux takes a descriptor before it waits for a connection, so that nobody may be there for whom another should
         // give way.
         let has_come = has_event(&*self.socket, PollFlags::IN);
+        if !has_come && self.wake.is_some() {
+            // The loop waits for the wake too, which alone ends it then.
+            return;
+        }
         if has_come || wait_for_client(&self.socket).is_err() {
             self.say(&format!("No connection can be accepted: {error}; trying again"));
             self.reception.live.give_way();
