@@ -328,7 +328,11 @@ mod tests {
     /// Seen: with Linux's own turns the slowest of 100 requests took 1.5 times as long beside nginx as provider.
     #[test]
     fn a_thread_that_waits_for_its_turn_takes_short_ones_unless_it_is_nice() {
+        if get_thread_scheduling_attributes().is_err() {
+            return eprintln!("this system does not tell the length of a turn");
+        }
         let turn_ns = || {
+            // Its fields are private.
             let all = format!("{:?}", get_thread_scheduling_attributes().unwrap());
             let (_, turn) = all.split_once("sched_runtime: ").unwrap();
             turn.split(',').next().unwrap().parse::<u128>().unwrap()

@@ -585,6 +585,7 @@ fn exhausted_descriptors_are_survived() {
 
 /// Seen: Linux refuses to wait for a connection without a descriptor for it, so that the client who had waited
 /// longest was sent away for nobody, one every 50 ms.
+#[cfg(target_os = "linux")]
 #[test]
 fn the_last_descriptor_was_taken_from_its_client_though_nobody_else_came() {
     let issuer = granting();

@@ -136,7 +136,8 @@ fn closed(
     Ok(())
 }
 
-/// The processor time that evertoken takes for a request and the bare relay does not; None without that relay.
+/// The processor time that evertoken takes for a request and the bare relay does not; None without that relay, or if the
+/// relay takes more.
 fn work(
     plan: &Plan,
     kinds: &[Kind],
@@ -152,7 +153,7 @@ fn work(
         Ok(plain::round(&subject, connections, plan.round)?.cpu_us)
     };
     let more_us = cpu_us(Kind::Evertoken, true)? - cpu_us(Kind::Relay, false)?;
-    Ok(Some(Duration::from_secs_f64(more_us.max(0.0) / 1e6)))
+    Ok((more_us > 0.0).then(|| Duration::from_secs_f64(more_us / 1e6)))
 }
 
 /// Requests at constant rates.
