@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Direct,
     /// A thread for each connection that only copies bytes: the bound of the design.
     Relay,
-    /// The same, and each request takes as much processor time as evertoken's: what its work costs, however it is done.
+    /// The same, but each request takes as much processor time as evertoken's: the bound of a proxy that works for so long.
     BusyRelay,
     /// This program.
     Evertoken,
@@ -101,7 +101,7 @@ pub(crate) struct Setting<'a> {
     pub(crate) as_shipped: bool,
     /// Added to evertoken's list of providers.
     pub(crate) more: &'a str,
-    /// What the busy relay works for a request.
+    /// The time for which the busy relay works on each request.
     pub(crate) work: Duration,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It checks nothing, adds no header, has no limits and notices no client that leaves: no proxy could be like this.
 //! It is measured beside the others as the bound of the design; its threads are scheduled like evertoken's workers.
-//! If it also works for as long as evertoken does for a request, it is the bound of what that time allows.
+//! With `work`, it also keeps the processor busy for each request: the bound of a proxy that works for so long.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -24,8 +24,8 @@ const BACKLOG: i32 = 4096;
 /// The end of a chunked answer.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Runs until the process is killed, at the address `at`; `with_tls` selects TLS to the provider, and `work` are the
-/// nanoseconds that each request takes beside the copying.
+/// Runs until the process is killed, at the address `at`; `with_tls` selects TLS to the provider, and `work` is the time that
+/// each request takes beside the copying, in nanoseconds.
 pub(crate) fn run(at: &str, provider: &str, with_tls: bool, work: &str) -> Outcome<()> {
     wait_for_turn()?;
     let work = Duration::from_nanos(work.parse()?);

@@ -569,14 +569,20 @@ fn sighup_reads_the_configuration_again_and_a_broken_one_changes_nothing() {
     binary.wait_for("Reloaded the configuration: 0 providers added, 0 changed, 1 kept, 0 removed");
 }
 
+/// One that may open 40 descriptors, and has its token.
+fn with_40_descriptors(folder: &Path) -> Binary {
+    let script = format!("ulimit -n 40; exec {} run", env!("CARGO_BIN_EXE_evertoken"));
+    let binary = Binary::start_shell(folder, &script, &VARIABLES);
+    binary.wait_for("Successfully refreshed");
+    binary
+}
+
 #[test]
 fn exhausted_descriptors_are_survived() {
     let issuer = granting();
     let folder = folder(&issuer.url(), "");
-    let script = format!("ulimit -n 40; exec {} run", env!("CARGO_BIN_EXE_evertoken"));
-    let binary = Binary::start_shell(folder.path(), &script, &VARIABLES);
+    let binary = with_40_descriptors(folder.path());
     let address = binary.address();
-    binary.wait_for("Successfully refreshed");
     let held: Vec<_> = (0..80).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
     binary.wait_for("No connection can be accepted");
     drop(held);
@@ -590,10 +596,8 @@ fn exhausted_descriptors_are_survived() {
 fn the_last_descriptor_was_taken_from_its_client_though_nobody_else_came() {
     let issuer = granting();
     let folder = folder(&issuer.url(), "");
-    let script = format!("ulimit -n 40; exec {} run", env!("CARGO_BIN_EXE_evertoken"));
-    let binary = Binary::start_shell(folder.path(), &script, &VARIABLES);
+    let binary = with_40_descriptors(folder.path());
     let address = binary.address();
-    binary.wait_for("Successfully refreshed");
     // Higher ones were open before the limit.
     let has_place = |number: u32| {
         std::fs::symlink_metadata(format!("/proc/{}/fd/{number}", binary.id())).is_err()

@@ -442,7 +442,7 @@ fn the_changelog_has_the_form_of_keepachangelog() {
     assert!(releases[1].starts_with(version), "{} is not the release of {version}", releases[1]);
 }
 
-/// Seen: the call for short turns came later than the unit, whose filter refused it, and nobody was told.
+/// Seen: workers began to ask for short turns, and the unit's filter refused the call without a word.
 #[test]
 fn the_unit_lets_the_calls_of_workers_through() {
     let unit = std::fs::read_to_string(root().join("contrib/systemd/evertoken.service")).unwrap();

@@ -27,7 +27,7 @@ struct Locked(File);
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // What can't be unlocked is released by closing it.
+        // After a failure, closing the file releases the lock.
         let _ = self.0.unlock();
     }
 }
