@@ -24,7 +24,7 @@ mod tolerant;
 pub use answer::TOKEN_ANSWER_MAX_BYTES;
 use answer::{ResponseFormat, TokenResponse};
 pub(crate) use answer::{is_of_use, parse};
-use codes::Meaning;
+use codes::{IN_PROGRESS, Meaning};
 pub(crate) use failure::AssertionFault;
 pub use failure::{Class, Failure, Reached, What};
 #[cfg(test)]
@@ -128,10 +128,11 @@ pub(crate) fn of_values(value: Value, sent: Timestamp) -> Result<Grant, Failure>
     read_grant(&answer, &TokenFields::default(), sent)
 }
 
-/// A gateway that got no answer, or none that it understood, says nothing about the issuer's action.
+/// A gateway that got no answer, or none that it understood, says nothing about the issuer's action; nor does an issuer that
+/// has not finished an earlier request.
 fn reached(status: u16, code: Option<&str>) -> Reached {
     match (status, code) {
-        (502 | 504, None) => Reached::Perhaps,
+        (502 | 504, None) | (_, Some(IN_PROGRESS)) => Reached::Perhaps,
         _ => Reached::No,
     }
 }

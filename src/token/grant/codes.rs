@@ -25,6 +25,8 @@ pub(crate) enum Meaning {
 
 /// Added to a code whose description says that the refresh token is invalid.
 pub(crate) const DEAD_BY_DESCRIPTION: &str = "refresh_token_invalid";
+/// The code of an answer that says in its description that another request with the refresh token is under way.
+pub(crate) const IN_PROGRESS: &str = "request_in_progress";
 
 /// A grant type that the issuer does not support: the same request in another format fails too.
 const GRANT_TYPE: [&str; 2] = ["unsupported_grant_type", "invalid_grant_type"];
@@ -104,7 +106,7 @@ const KNOWN: [(Meaning, &[&str]); 8] = [
         Meaning::Throttled,
         &[
             "slow_down", "rate_limit_error", "rate_limit_exceeded", "rate_limited", "ratelimited",
-            "too_many_requests",
+            "too_many_requests", IN_PROGRESS,
         ],
     ),
     (
@@ -208,6 +210,7 @@ mod tests {
             ("access_denied", Account),
             ("slow_down", Throttled),
             ("ratelimited", Throttled),
+            (IN_PROGRESS, Throttled),
             ("temporarily_unavailable", Issuer),
             ("invalid_request", Form),
             ("invalid_request/AADSTS900144", Form),

@@ -25,7 +25,8 @@ pub enum Reached {
     /// The request never left, or the issuer's answer says that it failed, or it has the next refresh token: none was
     /// lost.
     No,
-    /// The request left and the issuer did not answer: the refresh token may have been used up.
+    /// The request left and the issuer did not answer, or it is still busy with an earlier one: the refresh token may have
+    /// been used up.
     Perhaps,
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::config::token_fields::TokenFields;
-use crate::token::grant::codes::{DEAD_BY_DESCRIPTION, Meaning};
+use crate::token::grant::codes::{DEAD_BY_DESCRIPTION, IN_PROGRESS, Meaning};
 
 /// The longest code that is shown.
 const CODE_MAX_BYTES: usize = 48;
@@ -98,7 +98,8 @@ fn codes_in_error(error: &Value) -> Vec<String> {
     codes
 }
 
-/// Adds details to `code`: the issuer's own code, or a note that the description speaks of a dead refresh token.
+/// Adds details to `code`: the issuer's own code, or a note that the description speaks of a dead refresh token. A code
+/// whose description says that another request with the refresh token is under way gives way to [`IN_PROGRESS`].
 fn detailed(code: String, answer: &Value, fields: &TokenFields, status: u16) -> String {
     let own = text(answer, "error_subtype").or_else(|| microsoft_code(answer));
     if let Some(own) = own.and_then(shown) {
@@ -109,6 +110,12 @@ fn detailed(code: String, answer: &Value, fields: &TokenFields, status: u16) -> 
         code.as_str(),
         "unauthorized_client" | "invalid_request" | "invalid_request_error" | "access_denied"
     );
+    // Salesforce says `invalid_grant` while an earlier request with the refresh token has no answer yet.
+    if (is_vague || code == "invalid_grant")
+        && descriptions(answer, fields).any(names_request_in_progress)
+    {
+        return IN_PROGRESS.to_owned();
+    }
     if (is_vague || Meaning::of(&code) == Meaning::Unknown)
         && description_names_dead_token(answer, fields, status)
     {
@@ -130,12 +137,30 @@ fn description_names_dead_token(answer: &Value, fields: &TokenFields, status: u1
     if !matches!(status, 200..=299 | 400..=499) || matches!(status, 408 | 409 | 425 | 429) {
         return false;
     }
+    descriptions(answer, fields).any(names_dead_token)
+}
+
+/// All sentences about an error, wherever issuers put them.
+fn descriptions<'a>(
+    answer: &'a Value,
+    fields: &'a TokenFields,
+) -> impl Iterator<Item = &'a str> + 'a {
     let error = fields.value(answer, "error");
     let first = answer.get("errors").and_then(|errors| errors.get(0));
     let objects = [Some(answer), error, first].into_iter().flatten();
     let inner = objects.flat_map(|object| DESCRIPTIONS.iter().filter_map(|key| text(object, key)));
     let configured = fields.value(answer, "error_description").and_then(Value::as_str);
-    inner.chain(configured).chain(error.and_then(Value::as_str)).any(names_dead_token)
+    inner.chain(configured).chain(error.and_then(Value::as_str))
+}
+
+/// Words for a refresh that another one with the same refresh token runs into.
+const UNDER_WAY: [&str; 2] = ["in progress", "already being processed"];
+
+/// True if a sentence says that another request with the refresh token is under way (`token request is already being
+/// processed`).
+fn names_request_in_progress(description: &str) -> bool {
+    let description = description.to_ascii_lowercase();
+    description.contains("token") && UNDER_WAY.iter().any(|words| description.contains(words))
 }
 
 /// True if one part of a sentence says that the refresh token is invalid (`Invalid refresh token`, `refresh_token is
@@ -145,8 +170,8 @@ fn names_dead_token(description: &str) -> bool {
         "invalid", "expired", "revoked", "unknown", "not found", "already", "not valid",
         "no longer",
     ];
-    // Words for a fault of the issuer, and for a refresh that another one runs into.
-    const PASSES: [&str; 2] = ["unknown error", "in progress"];
+    // Words for a fault of the issuer.
+    const PASSES: [&str; 1] = ["unknown error"];
     // Words for a request, and for parts of one other than the token.
     const FORM: [&str; 12] = [
         "grant type", "content type", "content-type", "parameter name", "missing", "required",
@@ -157,7 +182,7 @@ fn names_dead_token(description: &str) -> bool {
     description.split(['.', ';', ',', '\n']).any(|part| {
         part.contains("refresh token")
             && OVER.iter().any(|over| part.contains(over))
-            && !FORM.iter().chain(&PASSES).any(|other| part.contains(other))
+            && !FORM.iter().chain(&PASSES).chain(&UNDER_WAY).any(|other| part.contains(other))
     })
 }
 

@@ -184,6 +184,39 @@ fn failures_by_body_first_and_status_second() {
     }
 }
 
+/// Salesforce, while an earlier request with the same refresh token has no answer yet (its release notes of Spring '24).
+const SALESFORCE_IS_BUSY: &str =
+    r#"{"error":"invalid_grant","error_description":"token request is already being processed"}"#;
+
+/// It counted as a dead refresh token: a login was asked for, or a rotated-out seed presented, which ends the whole chain.
+#[test]
+fn a_refresh_that_runs_into_another_one_is_no_dead_refresh_token() {
+    let of = |body: &str| {
+        read(400, &Headers::new(), body.as_bytes(), &TokenFields::default(), SENT).unwrap_err()
+    };
+    for body in [
+        SALESFORCE_IS_BUSY,
+        r#"{"error":"invalid_grant","error_description":"Refresh token request already in progress"}"#,
+        r#"{"error":"invalid_request","error_description":"The refresh token is already being processed"}"#,
+    ] {
+        let failure = of(body);
+        assert_eq!(
+            (failure.class, failure.reached),
+            (Class::Transient, Reached::Perhaps),
+            "{body}"
+        );
+        assert_eq!(failure.what.to_string(), "400 Bad Request (request_in_progress)", "{body}");
+    }
+    let dead = r#"{"error":"invalid_grant","error_description":"expired access/refresh token"}"#;
+    assert_eq!(of(dead).class, Class::TokenDead);
+    let other =
+        r#"{"error":"access_denied","error_description":"a check of the account is in progress"}"#;
+    assert_eq!(of(other).class, Class::Permanent);
+    // The issuer's own code is more precise than its sentence.
+    let precise = r#"{"error":"invalid_grant","error_subtype":"invalid_rapt","error_description":"a check is in progress"}"#;
+    assert_eq!(of(precise).class, Class::TokenDead);
+}
+
 #[test]
 fn a_200_that_is_no_token_response_is_transient() {
     for body in [
@@ -255,6 +288,7 @@ fn a_gateway_without_an_answer_of_the_issuer_says_nothing_of_the_refresh_token()
         (502, "<html>", Reached::Perhaps),
         (504, "", Reached::Perhaps),
         (200, "<html>", Reached::Perhaps),
+        (400, SALESFORCE_IS_BUSY, Reached::Perhaps),
         (502, dead, Reached::No),
         (500, "", Reached::No),
         (503, "", Reached::No),
