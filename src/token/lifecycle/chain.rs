@@ -356,19 +356,21 @@ impl Chain {
         self.note_replaced(before.login_hash.clone(), before.mark());
         self.seed.arrived(&self.saved);
         let all_well = self.saved.pending.is_none() && self.saved.failure.is_none();
-        let is_settled = self.saved.refresh_token != before.refresh_token || all_well;
+        // A try elsewhere that failed and may soon be made again leaves such a record too, with the access token from before.
+        let is_news = self.saved.access != before.access || before.failure.is_some();
+        let is_settled = self.saved.refresh_token != before.refresh_token || (all_well && is_news);
         if is_settled {
-            // Another chain, the next refresh token of this one, or a successful refresh.
+            // Another chain, the next refresh token of this one, a successful refresh, or a repaired configuration.
             self.failures.settle_all_but(new_seed.as_deref());
         }
         let seed_is_next = self.recall_failure();
         let retry_at = self.applicable_failure().map(|failure| failure.retry_at);
-        // A refresh token whose last use got no answer is tried again at once: issuers often allow a short overlap.
+        // A refresh token whose last use got no answer is soon tried again: issuers often allow a short overlap.
         let presented = self.presented().hash();
         let is_unanswered =
             self.failures.recall_marker(self.saved.pending.as_ref(), presented.as_deref());
-        let is_due = is_unanswered || seed_is_next && retry_at.is_none();
-        Outlook { is_settled, retry_at, is_due }
+        let seed_is_due = seed_is_next && retry_at.is_none();
+        Outlook { is_settled, retry_at, seed_is_due, is_unanswered }
     }
 
     /// Takes over the stored failure, whoever stored it. Returns true if it brings the news that the chain's refresh

@@ -8,6 +8,8 @@ pub(super) struct Outlook {
     pub(super) is_settled: bool,
     /// A stored failure delays the next try until this time.
     pub(super) retry_at: Option<Timestamp>,
-    /// The next try is made at once.
-    pub(super) is_due: bool,
+    /// The next try is made at once: with the seed, since the chain's refresh token was refused elsewhere.
+    pub(super) seed_is_due: bool,
+    /// An earlier try, here or elsewhere, has no known outcome.
+    pub(super) is_unanswered: bool,
 }

@@ -203,9 +203,17 @@ impl Schedule {
             let longest = Due::after(now, self.retry_interval_ms);
             self.next_attempt = Some(Due::at(retry_at, now).earlier(longest));
         }
-        if outlook.is_due {
+        let is_due = outlook.is_unanswered && !self.waits_after_own_failure(now);
+        if outlook.seed_is_due || is_due {
             self.next_attempt = Some(Due::after(now, 0));
         }
+    }
+
+    /// True if a try of our own failed and is to be made again later. What others try does not bring that forward, or the tries of
+    /// several hosts would call forth each other without end.
+    fn waits_after_own_failure(&self, now: Moment) -> bool {
+        let is_transient = self.last_failure.is_some_and(|last| last.class == Class::Transient);
+        is_transient && self.next_attempt.is_some_and(|next| !next.reached(now))
     }
 
     /// A try failed. Plans the next one, and returns its time.

@@ -200,3 +200,53 @@ fn a_grant_without_a_refresh_token_goes_on_after_a_logout() {
     );
     assert_eq!(again.token().unwrap().secret, Secret::new("a-2"));
 }
+
+/// The tries of `count` hosts, whose token ended at `START`, in `time_ms`: each fails with `failed`, and the others hear of it at once.
+fn tries(count: usize, failed: &Failure, time_ms: u64) -> Vec<usize> {
+    const STEP_MS: u64 = 250;
+    let known = fresh().saved().clone();
+    let ended = later(START, HOUR_MS);
+    let mut hosts: Vec<_> =
+        (0..count).map(|_| Lifecycle::new(policy(None), Some(known.clone()), ended)).collect();
+    let mut tries = vec![0; count];
+    let tell = |hosts: &mut Vec<Lifecycle>, from: usize, record: &Saved, now| {
+        for (_, other) in hosts.iter_mut().enumerate().filter(|(number, _)| *number != from) {
+            other.take_up(TOKEN_STORE, record.clone(), now);
+        }
+    };
+    for now in (0..time_ms / STEP_MS).map(|step| later(ended, step * STEP_MS)) {
+        for one in 0..count {
+            if hosts[one].next(now) != Instruction::Refresh {
+                continue;
+            }
+            tries[one] += 1;
+            let presented = hosts[one].presented();
+            let marker = hosts[one].begin(&presented, now).unwrap();
+            tell(&mut hosts, one, &marker, now);
+            let (_, record) = hosts[one].failed(&presented, failed, now, &mut rng());
+            tell(&mut hosts, one, &record.unwrap(), now);
+        }
+    }
+    tries
+}
+
+/// A failure that is not stored counted as a success at the other host, which tried at once; its marker made the first one
+/// try again, in spite of an hour that the issuer had asked for: four tries a second.
+#[test]
+fn the_tries_of_several_hosts_do_not_call_forth_each_other() {
+    let asked = Failure { retry_after_ms: Some(HOUR_MS), ..failure(Class::Transient) };
+    assert_eq!(tries(1, &asked, HOUR_MS), [1]);
+    assert_eq!(tries(2, &asked, HOUR_MS), [1, 1]);
+    assert_eq!(tries(5, &asked, HOUR_MS), [1; 5]);
+    let unavailable = failure(Class::Transient);
+    let alone = tries(1, &unavailable, HOUR_MS)[0];
+    for count in [2, 5] {
+        let each = tries(count, &unavailable, HOUR_MS);
+        assert!(each.iter().all(|tries| *tries <= alone + 1), "{alone} alone, {each:?}");
+    }
+    // Nothing is known of an answer: the first one repeats its own try by its own backoff.
+    let lost = Failure { reached: Reached::Perhaps, ..unavailable };
+    let alone = tries(1, &lost, HOUR_MS)[0];
+    let each = tries(3, &lost, HOUR_MS);
+    assert!(each.iter().all(|tries| *tries <= alone + 1), "{alone} alone, {each:?}");
+}
