@@ -5,6 +5,7 @@ use fastrand::Rng;
 use crate::clock::{Due, Moment, Timestamp};
 use crate::record::{Saved, SavedAccess};
 use crate::token::grant::Grant;
+use crate::token::lifecycle::policy::Policy;
 use crate::token::lifecycle::rejection::Rejection;
 use crate::token::store::{Generation, Token};
 
@@ -12,6 +13,9 @@ use crate::token::store::{Generation, Token};
 pub const REFRESH_GAP_MIN_MS: u64 = 250;
 /// The shortest `refresh_in` of an issuer that counts.
 pub(crate) const REFRESH_IN_MIN_MS: u64 = 1_000;
+/// The shortest lifetime of a refresh token that brings a refresh forward: a shorter one is in another unit than seconds, or
+/// that of a session whose end no refresh moves.
+pub(crate) const REFRESH_END_MIN_MS: u64 = 60_000;
 /// The wait from the end of a token that the issuer repeated to the next try.
 pub(crate) const REPEATED_RETRY_MS: u64 = 1_000;
 
@@ -19,7 +23,9 @@ pub(crate) const REPEATED_RETRY_MS: u64 = 1_000;
 #[derive(Debug)]
 pub(super) struct HeldToken {
     /// The time from a refresh to the expiry of the token, in milliseconds.
-    pub(super) refresh_before_ms: u64,
+    refresh_before_ms: u64,
+    /// False for a grant that is repeated without a refresh token, whatever the issuer says about one.
+    needs_refresh_token: bool,
     /// The refusals of the token.
     pub(super) rejection: Rejection,
     /// The token, valid or not.
@@ -29,14 +35,21 @@ pub(super) struct HeldToken {
 }
 
 impl HeldToken {
-    pub(super) fn new(refresh_before_ms: u64, now: Moment) -> Self {
+    pub(super) fn new(policy: &Policy, now: Moment) -> Self {
         Self {
-            refresh_before_ms,
+            refresh_before_ms: policy.refresh_before_ms,
+            needs_refresh_token: !policy.without_refresh_token,
             rejection: Rejection::default(),
             token: None,
             generation: 0,
             refresh_due: Due::after(now, 0),
         }
+    }
+
+    /// The configuration has changed.
+    pub(super) fn set_policy(&mut self, policy: &Policy) {
+        self.refresh_before_ms = policy.refresh_before_ms;
+        self.needs_refresh_token = !policy.without_refresh_token;
     }
 
     /// The milliseconds for which the token can be used; None if it has ended or was refused.
@@ -85,20 +98,25 @@ impl HeldToken {
             rejections,
         };
         if repeated.is_some() {
-            self.move_refresh(refresh_due, sent.wall);
+            self.move_times(times, sent.wall);
         } else {
             self.replace(&access, times, "refresh");
         }
         access
     }
 
-    /// The end of the token of `grant`, and the time of its refresh: the lead before its expiry, or earlier if the
-    /// issuer wishes so, and never before the issuer allows it.
+    /// The end of the token of `grant`, and the time of its refresh: the lead before its expiry, or before that of its refresh
+    /// token if that comes first, or earlier if the issuer wishes so, and never before the issuer allows it.
     fn times_of(&self, grant: &Grant, sent: Moment, now: Moment, rng: &mut Rng) -> (Due, Due) {
         let millis = |wish: Option<i64>| wish.and_then(|wish| u64::try_from(wish).ok());
         let lifetime_ms = u64::try_from(grant.lifetime_ms).unwrap_or(0);
         let latest = lifetime_ms - self.lead_ms(lifetime_ms, rng);
-        let wished = millis(grant.refresh_in_ms).map(|wish| wish.max(REFRESH_IN_MIN_MS));
+        let refresh_ends = millis(grant.refresh_token_lifetime_ms).filter(|ends| {
+            self.needs_refresh_token && (REFRESH_END_MIN_MS..lifetime_ms).contains(ends)
+        });
+        let before_that = refresh_ends.map(|ends| ends - self.lead_ms(ends, rng));
+        let wishes = millis(grant.refresh_in_ms).into_iter().chain(before_that);
+        let wished = wishes.min().map(|wish| wish.max(REFRESH_IN_MIN_MS));
         let due_in = wished.map_or(latest, |wish| wish.min(latest));
         let due_in = due_in.max(millis(grant.earliest_refresh_in_ms).unwrap_or(0));
         let refresh_due = Due::after(sent, due_in).later(Due::after(now, REFRESH_GAP_MIN_MS));
@@ -123,17 +141,17 @@ impl HeldToken {
     /// valid.
     pub(super) fn take_up(&mut self, record: &Saved, source: &'static str, now: Moment) -> bool {
         let Some(access) = &record.access else { return false };
-        let times @ (expires, refresh_due) = ends_of(access, record.saved_at, now);
+        let times @ (expires, _) = ends_of(access, record.saved_at, now);
         let age_ms = u64::try_from(now.wall.millis_since(access.obtained_at)).unwrap_or(0);
         let rejection = Rejection::begun(access.rejections, age_ms, now);
-        match &self.token {
-            Some(token) if token.secret == access.token => {
-                // If the issuer repeated the token for another process or host, there is no other token for this one
-                // either.
-                if token.obtained_at < access.obtained_at {
-                    self.move_refresh(refresh_due, access.obtained_at);
-                    self.rejection = rejection;
-                }
+        let known = self.token.as_ref().filter(|token| token.secret == access.token);
+        match known {
+            Some(token) if token.obtained_at >= access.obtained_at => false,
+            // If the issuer repeated the token for another process or host, there is no other token for this one either. Its
+            // end moves only if it had ended there.
+            Some(token) if !token.expires.reached(now) || expires.reached(now) => {
+                self.move_times(times, access.obtained_at);
+                self.rejection = rejection;
                 false
             }
             _ if expires.reached(now) => false,
@@ -145,10 +163,11 @@ impl HeldToken {
         }
     }
 
-    /// Notes that the token in hand was requested again at `obtained_at`, which moves its refresh.
-    fn move_refresh(&mut self, refresh_due: Due, obtained_at: Timestamp) {
+    /// Notes that the token in hand was requested again at `obtained_at`, which moves its refresh, and maybe its end.
+    fn move_times(&mut self, (expires, refresh_due): (Due, Due), obtained_at: Timestamp) {
         self.refresh_due = refresh_due;
         if let Some(token) = &mut self.token {
+            token.expires = expires;
             (token.refresh_due_at, token.obtained_at) = (refresh_due.wall, obtained_at);
         }
     }

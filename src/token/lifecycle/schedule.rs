@@ -63,7 +63,7 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) fn new(policy: &Policy, now: Moment) -> Self {
         Self {
-            access: HeldToken::new(policy.refresh_before_ms, now),
+            access: HeldToken::new(policy, now),
             retry_interval_ms: policy.retry_interval_ms,
             started: now,
             ignores_clock: false,
@@ -78,7 +78,7 @@ impl Schedule {
 
     /// The configuration has changed.
     pub(super) fn set_policy(&mut self, policy: &Policy) {
-        self.access.refresh_before_ms = policy.refresh_before_ms;
+        self.access.set_policy(policy);
         self.retry_interval_ms = policy.retry_interval_ms;
     }
 

@@ -230,6 +230,31 @@ fn a_repeated_token_is_repeated_for_all_hosts() {
     assert_eq!(refuse(&mut other, due), OnRejection::Later(REJECTION_WAIT_FIRST_MS));
 }
 
+/// The other host kept the end that it knew. It had no valid token then, and none was due: each request waited ten seconds in
+/// vain, for up to an hour.
+#[test]
+fn a_token_that_ended_and_is_given_out_again_lives_for_all_hosts() {
+    let host = || Lifecycle::new(policy(None), Some(fresh().saved().clone()), START);
+    let end = later(START, HOUR_MS);
+    let (due, long) = (later(end, 1_000), grant("a", None, 3_600_000));
+    // The other's clock may be some seconds behind.
+    for other_now in [due, later(START, HOUR_MS - 1)] {
+        let (mut one, mut other) = (host(), host());
+        let repeated = succeed(&mut one, &long, due);
+        let brought = other.take_up(TOKEN_STORE, repeated, other_now);
+        assert_eq!(brought, other_now == due, "it had no valid token before");
+        let left_ms = |machine: &Lifecycle| machine.token().unwrap().expires.left_ms(due);
+        assert_eq!(left_ms(&one), HOUR_MS);
+        assert!((HOUR_MS - 1_001..=HOUR_MS).contains(&left_ms(&other)), "{}", left_ms(&other));
+        assert!(wait(&one, due).abs_diff(wait(&other, due)) <= 1_001);
+    }
+    // A record from before does not bring an ended token back.
+    let (mut other, behind) = (host(), Moment { wall: START.wall, steady_ms: due.steady_ms });
+    let old = Saved { revision: 99, ..fresh().saved().clone() };
+    assert!(!other.take_up(TOKEN_STORE, old, behind));
+    assert_eq!(other.token().unwrap().expires.left_ms(due), 0);
+}
+
 #[test]
 fn a_refused_token_is_refreshed_no_sooner_than_the_issuer_asked() {
     let mut machine = fresh();

@@ -363,3 +363,41 @@ fn a_token_that_had_ended_by_the_clock_that_stored_it_serves_by_the_present_one(
         assert_eq!(token.map(|token| token.expires.left_ms(now)), left_ms, "{ahead_ms}");
     }
 }
+
+/// Keycloak, with tokens of an hour in a session that ends after half an hour without a refresh: each login was lost after an
+/// hour, because the refresh came after the refresh token's end.
+#[test]
+fn a_refresh_token_that_ends_before_its_access_token_is_used_in_time() {
+    const OF_TOKEN: (u64, u64) = (3_270_000, 3_300_000);
+    let waits = |refresh_lifetime_ms, without_refresh_token| {
+        let policy = Policy { without_refresh_token, ..policy(Some("s")) };
+        let mut machine = Lifecycle::new(policy, None, START);
+        let granted = Grant {
+            refresh_token_lifetime_ms: refresh_lifetime_ms,
+            ..grant("a", Some("r"), 3_600_000)
+        };
+        let record = succeed(&mut machine, &granted, START);
+        let restarted =
+            Lifecycle::new(Policy { seed: None, ..self::policy(None) }, Some(record), START);
+        if !without_refresh_token {
+            assert_eq!(wait(&restarted, START), wait(&machine, START), "it is stored");
+        }
+        wait(&machine, START)
+    };
+    for (refresh_lifetime_ms, (least, most)) in [
+        (None, OF_TOKEN),
+        (Some(1_800_000), (1_470_000, 1_500_000)),
+        (Some(300_000), (135_000, 150_000)),
+        (Some(60_000), (27_000, 30_000)),
+        // In days or hours, or too late anyway.
+        (Some(59_999), OF_TOKEN),
+        (Some(3_599_999), (3_269_999, 3_299_999)),
+        (Some(3_600_000), OF_TOKEN),
+        (Some(86_400_000), OF_TOKEN),
+    ] {
+        let waited = waits(refresh_lifetime_ms, false);
+        assert!((least..=most).contains(&waited), "{refresh_lifetime_ms:?}: {waited}");
+    }
+    let waited = waits(Some(1_800_000), true);
+    assert!((OF_TOKEN.0..=OF_TOKEN.1).contains(&waited), "client_credentials: {waited}");
+}
