@@ -34,6 +34,7 @@ mod roots;
 mod silence;
 mod socket;
 mod source;
+mod stall;
 mod surroundings;
 mod switched;
 mod talk;

@@ -164,7 +164,7 @@ pub(super) fn forward<'p>(
                 kept = Some(Answered { in_flight: None, ..answered });
             }
             Ok(answered) if answered.answer.head.status == 101 => {
-                drop((renamed, body));
+                drop((renamed, body, kept.take()));
                 let provider = candidate.provider;
                 return tunnel::open(
                     proxy,
@@ -176,6 +176,8 @@ pub(super) fn forward<'p>(
                 );
             }
             Ok(mut answered) => {
+                // This one may take long, and the refused one may still have its connection.
+                drop(kept.take());
                 begin(proxy, request.head, &mut answered, reply, record, stopwatch);
                 if let Some(sent) = answered.unseen {
                     let method = &request.head.method;

@@ -92,6 +92,7 @@ impl<'a> Answer<'a> {
     pub fn read_ahead(&mut self, most_bytes: usize, time_max: Duration) -> (&[u8], bool) {
         let deadline = Deadline::after(time_max);
         let usual = self.rest.silence_max;
+        self.take_peeked();
         let mut is_whole = false;
         while self.ahead.len() <= most_bytes && !deadline.has_passed() {
             self.rest.silence_max = deadline.left();
@@ -122,9 +123,7 @@ impl<'a> Answer<'a> {
         if matches!(self.peeked, Some(Err(_))) || self.rest.has_ended() {
             return None;
         }
-        if let Some(Ok(data)) = self.peeked.take() {
-            self.ahead.extend_from_slice(self.rest.buffer.used(data));
-        }
+        self.take_peeked();
         let usual = self.rest.silence_max;
         self.rest.silence_max = wait_max.unwrap_or(usual).min(usual);
         let outcome = self.rest.next_data();
@@ -146,6 +145,13 @@ impl<'a> Answer<'a> {
                 self.peeked = Some(Err(fault));
                 None
             }
+        }
+    }
+
+    /// Takes the piece that was looked at out of the buffer, where the next one takes its place.
+    fn take_peeked(&mut self) {
+        if let Some(Ok(data)) = self.peeked.take_if(|outcome| outcome.is_ok()) {
+            self.ahead.extend_from_slice(self.rest.buffer.used(data));
         }
     }
 
@@ -309,6 +315,24 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (listener.accept().unwrap().0, answer(near))
+    }
+
+    /// It was lost: a client got the head of a refused list of models with an empty body.
+    #[test]
+    fn what_was_looked_at_is_part_of_what_is_read_ahead() {
+        for (looked_at, later) in [(1000, 0), (600, 400)] {
+            let (mut far, mut answer) = connected();
+            far.write_all(&vec![b'a'; looked_at]).unwrap();
+            let mut count = 0;
+            while count < looked_at {
+                count = answer.peek(Some(LONG)).unwrap().bytes.len();
+            }
+            far.write_all(&vec![b'b'; later]).unwrap();
+            let (ahead, is_whole) = answer.read_ahead(1000, LONG);
+            assert_eq!((ahead.len(), is_whole), (1000, true), "{looked_at}");
+            let piece = answer.piece().unwrap();
+            assert_eq!((piece.bytes.len(), piece.is_last), (1000, true), "{looked_at}");
+        }
     }
 
     #[test]

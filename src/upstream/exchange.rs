@@ -13,6 +13,7 @@ use crate::http::websocket;
 use crate::upstream::fault::Fault;
 use crate::upstream::request::OutBody;
 use crate::upstream::socket::UNWATCHED_MAX;
+use crate::upstream::stall::Stall;
 use crate::upstream::timeouts::Timeouts;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::{Wire, is_not_now};
@@ -148,9 +149,7 @@ impl<'a> Exchange<'a> {
 
     fn send(&mut self, mut parts: &mut [IoSlice<'_>]) -> Result<Sent, Fault> {
         IoSlice::advance_slices(&mut parts, 0);
-        // Bytes that come meanwhile do not count as progress: a provider that sends but never reads must not hold a
-        // request for ever.
-        let mut stalled: Option<Deadline> = None;
+        let mut stalled: Option<Stall> = None;
         loop {
             let outcome = if parts.is_empty() {
                 match self.wire.send_held() {
@@ -167,9 +166,9 @@ impl<'a> Exchange<'a> {
                     stalled = None;
                 }
                 Err(error) if is_not_now(&error) => {
-                    let idle_max = self.timeouts.idle;
-                    let deadline = *stalled.get_or_insert_with(|| Deadline::after(idle_max));
-                    if self.wait_to_send(deadline)? == Sent::Answered {
+                    let (taken, idle_max) = (self.wire.handed_on_bytes(), self.timeouts.idle);
+                    let stall = *stalled.insert(Stall::after(stalled, taken, idle_max));
+                    if self.wait_to_send(stall.until())? == Sent::Answered {
                         return Ok(Sent::Answered);
                     }
                 }

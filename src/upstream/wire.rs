@@ -43,6 +43,8 @@ pub(super) struct Tls {
     expects_tickets: bool,
     /// Whether rustls holds a part of a record.
     records: Records,
+    /// The encrypted bytes that what it runs over has taken so far.
+    handed_on_bytes: u64,
 }
 
 impl Wire {
@@ -113,6 +115,7 @@ impl Wire {
             broken: None,
             expects_tickets: false,
             records: Records::default(),
+            handed_on_bytes: 0,
         };
         while tls.session.is_handshaking() {
             while !tls.send_held()? {
@@ -149,6 +152,17 @@ impl Wire {
         }
     }
 
+    /// The bytes that the socket has taken from TLS so far. Without TLS, each write says it itself.
+    pub(super) fn handed_on_bytes(&self) -> u64 {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(tls) => match &tls.lower {
+                Self::Plain(_) => tls.handed_on_bytes,
+                lower @ Self::Tls(_) => lower.handed_on_bytes(),
+            },
+        }
+    }
+
     /// Sends what TLS holds back; false where the socket takes no more at the moment.
     pub(super) fn send_held(&mut self) -> io::Result<bool> {
         match self {
@@ -162,7 +176,7 @@ impl Tls {
     fn send_held(&mut self) -> io::Result<bool> {
         while self.session.wants_write() {
             match self.session.write_tls(&mut self.lower) {
-                Ok(_) => {}
+                Ok(count) => self.handed_on_bytes += count as u64,
                 Err(error) if is_not_now(&error) => return Ok(false),
                 Err(error) => return Err(error),
             }

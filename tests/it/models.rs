@@ -235,6 +235,21 @@ fn where_all_fail_the_last_answer_is_passed_on() {
     assert_eq!(refused.json()["type"], "error");
 }
 
+/// It was looked at and lost: the client got its head with an empty body.
+#[test]
+fn an_error_in_the_shape_of_an_event_is_passed_on_with_its_words() {
+    const ERROR: &str = "data: {\"error\":{\"message\":\"slow down\"}}\n\n";
+    let refusing = Peer::answering(|_| {
+        format!(
+            "HTTP/1.1 429 X\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{ERROR}",
+            ERROR.len()
+        )
+    });
+    let proxy = proxy("openai", &[("One", &refusing), ("Two", &refusing)]).start();
+    let came = ask(&proxy, "openai");
+    assert_eq!((came.status, came.body.as_str()), (429, ERROR));
+}
+
 #[test]
 fn a_refused_token_is_refreshed_once() {
     let grants = AtomicUsize::new(0);

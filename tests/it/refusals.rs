@@ -313,6 +313,30 @@ fn the_last_stream_that_begins_with_an_error_is_passed_on_as_it_was() {
     assert_eq!((came.status, came.body.as_str()), (200, OVERLOADED));
 }
 
+/// The connection of the refused stream, whose end never came, stayed open for as long as the next provider's stream took.
+#[test]
+fn a_stream_that_moved_on_keeps_no_connection_while_the_next_one_streams() {
+    let (closed, closes) = bounded(1);
+    let refusing = Peer::start(move |mut talk| {
+        if talk.request().is_some() {
+            talk.send(format!("{STREAM}transfer-encoding: chunked\r\n\r\n"));
+            talk.send(format!("{:x}\r\n{OVERLOADED}\r\n", OVERLOADED.len()));
+            talk.wait_for_close();
+            closed.send(()).unwrap();
+        }
+    });
+    let (good, step) = stepping(&["data: {}\n\n", "data: {}\n\n"]);
+    let proxy = two(&refusing, &good).start();
+    let mut client = Client::connect(proxy.address);
+    client.send(post("/v1/messages", QUESTION));
+    step.send_timeout((), PATIENCE).unwrap();
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.chunk().as_deref(), Some("data: {}\n\n"));
+    closes.recv_timeout(PATIENCE).expect("the first connection is closed");
+    step.send_timeout((), PATIENCE).unwrap();
+    assert_eq!(client.chunk().as_deref(), Some("data: {}\n\n"));
+}
+
 /// A peer that sends each of `pieces` as a chunk, once it is told to.
 fn stepping(pieces: &'static [&'static str]) -> (Peer, crossbeam_channel::Sender<()>) {
     let (step, steps) = bounded(0);
