@@ -379,6 +379,12 @@ fn a_user_with_the_rights_that_the_documents_name() {
     subscription.ping().unwrap();
     eventually("it hears", || subscription.hear(Duration::from_millis(10)).unwrap().is_some());
     assert!(line.time().unwrap().is_some());
+    // Seen: the sum of a host takes the place of its runs by HDEL, a right that was missing here.
+    for (writer, version) in [("a-1-x", 1), ("a-1-sum", 2)] {
+        let tally = Tally { name: "day".into(), version, text: writer.to_owned(), kept_ms: 60_000 };
+        let told = line.exchange("evertoken:", writer, &tally, 0).unwrap();
+        assert_eq!(told.sum, version);
+    }
     let elsewhere = Names::new("other:", "p");
     assert!(line.look(&elsewhere).is_err(), "and has no right to anything else");
 }
