@@ -34,7 +34,7 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "Also connects to every endpoint. As root, it uses the service's variables.",
             ),
             (
-                "evertoken check --start && systemctl restart evertoken",
+                "evertoken check --start --config /etc/evertoken/providers.yaml && systemctl restart evertoken",
                 "Restarts evertoken only if it will start again.",
             ),
         ],
