@@ -77,11 +77,11 @@ deny: ## licences, sources and forbidden crates of all dependencies (needs cargo
 	$(CARGO) deny check bans licenses sources
 
 # What other systems have in place of Linux's own calls, run on Linux. Without what they do not have: the process at the other
-# end of a unix socket or behind a port, what signals are ignored, a socket filter, SCHED_BATCH.
+# end of a unix socket or behind a port, what signals are ignored, a socket filter.
 portable: ## the tests with the calls that macOS and FreeBSD have too
 	RUST_TEST_THREADS=8 $(CARGO) test --locked --features slow-tests,portable --lib --test it -- --skip slow:: --skip simulate \
 	    --skip token_page:: --skip the_running_instance_gives --skip a_running_instance_without --skip of_another_user_gets_no_key \
-	    --skip workers_wait_for_their_turn --skip who_could_connect_is_served --skip with_the_mode_that_was_asked_for \
+	    --skip who_could_connect_is_served --skip with_the_mode_that_was_asked_for \
 	    --skip a_living_one_is_not --skip accepted_connections_notice --skip acknowledgements_have_a_limit \
 	    --skip has_a_process_and_that_of_tcp --skip our_own_listener_is_found --skip listens_where_the_configuration_says \
 	    --skip found_at_any_of_its_addresses --skip an_address_in_use_is_69 --skip ignored_stay_so

@@ -46,7 +46,7 @@ pub use crate::shared::engine::{
 pub use crate::shared::health::Health;
 pub use crate::shared::lease::GRACE_MS;
 pub use crate::supervisor::{Stage, Supervisor};
-pub use crate::thread::{spawn, wait_for_turn};
+pub use crate::thread::spawn;
 pub use crate::token::backoff::{DELAY_MIN_MS, WANTED_DELAY_MAX_MS};
 pub use crate::token::grant::{
     Class, Failure, Grant, LIFETIME_MAX_MS, Reached, TOKEN_ANSWER_MAX_BYTES, What,

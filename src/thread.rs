@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use crate::platform;
 use crate::shortage::Shortage;
 
 /// Enough stack for a worker: the largest frames of the exchange, and a TLS handshake where no thread is left for it.
@@ -140,14 +139,6 @@ pub(crate) fn on_threads<I: Sync, T: Send>(
         all.push(of_last);
         all
     })
-}
-
-/// Makes this thread, and each thread that it starts, wait for its turn after waking, where the system can.
-///
-/// A thread that sends bytes to a worker is mostly about to send some to others or to sleep. It finishes that, and
-/// then several workers run in a row.
-pub fn wait_for_turn() -> io::Result<()> {
-    platform::wait_for_turn()
 }
 
 impl Thread {

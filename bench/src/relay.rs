@@ -1,7 +1,7 @@
 //! The minimum cost of a thread for each connection: a relay that reads, writes, reads and writes.
 //!
 //! It checks nothing, adds no header, has no limits and notices no client that leaves: no proxy could be like this.
-//! It is measured beside the others as the bound of the design; its threads are scheduled like evertoken's workers.
+//! It is measured beside the others as the bound of the design.
 //! With `work`, it also keeps the processor busy for each request: the bound of a proxy that works for so long.
 
 use std::io::{self, Read, Write};
@@ -9,7 +9,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evertoken::testing::wait_for_turn;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -27,7 +26,6 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// Runs until the process is killed, at the address `at`; `with_tls` selects TLS to the provider, and `work` is the time that
 /// each request takes beside the copying, in nanoseconds.
 pub(crate) fn run(at: &str, provider: &str, with_tls: bool, work: &str) -> Outcome<()> {
-    wait_for_turn()?;
     let work = Duration::from_nanos(work.parse()?);
     let provider: SocketAddr = provider.parse()?;
     let config = if with_tls { Some(config()?) } else { None };

@@ -212,10 +212,6 @@ struct Acceptor {
 
 impl Acceptor {
     fn run(mut self) {
-        // It starts the workers, which are as it is then.
-        if let Err(error) = thread::wait_for_turn() {
-            debug!("Threads are scheduled as they come: {error}");
-        }
         loop {
             if let Some(wake) = &self.wake {
                 wait_for_either(&self.socket, wake);

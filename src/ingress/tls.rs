@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
-use log::debug;
 
 use crate::clock::{Clock, Deadline};
 use crate::ingress::reception::Reception;
@@ -117,14 +116,7 @@ impl TlsThread {
         let poller = Poller::new()?;
         poller.add(&wake, WAKE_ID, Interest::Read)?;
         let carrier = Carrier::new(inbox, wake.clone(), poller, setup);
-        let run = move || {
-            // It starts workers, which are as it is then.
-            if let Err(error) = thread::wait_for_turn() {
-                debug!("Threads are scheduled as they come: {error}");
-            }
-            carrier.run();
-        };
-        let thread = thread::spawn("tls", STACK_BYTES, run)?;
+        let thread = thread::spawn("tls", STACK_BYTES, move || carrier.run())?;
         Ok(Self { words, wake, _thread: thread })
     }
 

@@ -13,14 +13,8 @@ use rustix::fs::{Mode, fchmod, major, minor};
 use rustix::io::Errno;
 use rustix::net::sockopt::{socket_domain, socket_incoming_cpu, socket_peercred};
 use rustix::net::{AddressFamily, SendFlags};
-use rustix::process::getpriority_process;
 use rustix::thread::sched_getcpu;
 use socket2::{SockAddr, SockFilter, Socket};
-use thread_priority::{
-    DeadlineFlags, Error, NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadId,
-    ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
-};
 
 use crate::platform::values::{Interest, PeerProcess, Readiness};
 
@@ -237,123 +231,4 @@ pub(crate) fn peer_process(socket: impl AsFd) -> Option<PeerProcess> {
 /// The numbers of a file's device, as Linux's list of locks has them.
 pub(crate) fn device_numbers(device: u64) -> (u32, u32) {
     (major(device), minor(device))
-}
-
-/// The policy of threads that interrupt nobody; its niceness counts as usual (sched(7)).
-const BATCH: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
-
-/// The policy for which the library calls `sched_setattr(2)`. No other call can ask for the length of a turn.
-const ANY: ThreadSchedulePolicy =
-    ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Deadline);
-/// Linux's `SCHED_FLAG_KEEP_POLICY`: the policy stays as it is, whichever one the call names.
-const KEEP_POLICY: DeadlineFlags = DeadlineFlags::from_bits_retain(0x08);
-/// The calling thread in `sched_setattr(2)`, which knows no pthreads.
-const THIS_THREAD: ThreadId = 0 as ThreadId;
-
-/// The length of a worker's turn; Linux takes 0.1 to 100 ms, its own is 1.4 ms on two processors. Among the threads that wait
-/// for a processor, the one whose turn would be over first is next. A request takes a worker some 20 µs.
-const TURN: Duration = Duration::from_micros(300);
-
-/// Makes this thread, and each thread that it starts, wait for its turn after waking, instead of interrupting the
-/// running thread (`SCHED_BATCH`, sched(7)), and take short turns, which come sooner. Its share of the processor and its
-/// niceness stay the same.
-pub(crate) fn wait_for_turn() -> io::Result<()> {
-    let niceness = getpriority_process(None)?;
-    let priority = of_niceness(niceness);
-    priority
-        .and_then(|priority| set_thread_priority_and_policy(thread_native_id(), priority, BATCH))
-        .map_err(|error| match error {
-            Error::OS(number) => io::Error::from_raw_os_error(number),
-            error => io::Error::other(error.to_string()),
-        })?;
-    if niceness == 0 {
-        take_short_turns();
-    }
-    Ok(())
-}
-
-/// Asks for turns of [`TURN`]. The call also sets the niceness to 0, because the library leaves that field empty. Linux
-/// before 6.12 ignores the wish, and before 5.3 it refuses the call; neither is a fault, so nothing is said.
-fn take_short_turns() {
-    let turns = ThreadPriority::Deadline {
-        runtime: TURN,
-        deadline: TURN,
-        period: TURN,
-        flags: KEEP_POLICY,
-    };
-    let _ = set_thread_priority_and_policy(THIS_THREAD, turns, ANY);
-}
-
-/// The value for `niceness` in the library's scale.
-fn of_niceness(niceness: i32) -> Result<ThreadPriority, Error> {
-    let values = (0..=u8::MAX).map_while(|value| ThreadPriorityValue::try_from(value).ok());
-    let mut priorities = values.map(ThreadPriority::Crossplatform);
-    let is_same = |one: &ThreadPriority| one.to_posix(BATCH) == Ok(niceness);
-    priorities.find(is_same).ok_or(Error::Priority("there is no such niceness"))
-}
-
-#[cfg(test)]
-mod tests {
-    use rustix::process::setpriority_process;
-    use thread_priority::{get_thread_scheduling_attributes, thread_schedule_policy};
-
-    use super::*;
-    use crate::thread::on_own_thread;
-
-    const STACK_BYTES: usize = 64 * 1024;
-
-    #[test]
-    fn every_niceness_can_be_said() {
-        for niceness in -20..20 {
-            assert_eq!(of_niceness(niceness).unwrap().to_posix(BATCH), Ok(niceness));
-        }
-        assert!(of_niceness(20).is_err());
-        assert!(of_niceness(-21).is_err());
-    }
-
-    #[test]
-    fn a_thread_that_waits_for_its_turn_keeps_its_niceness_and_starts_others_like_it() {
-        let how = || (thread_schedule_policy().unwrap(), getpriority_process(None).unwrap());
-        let child = move || {
-            // On Linux, each thread has its own niceness.
-            setpriority_process(None, 7).unwrap();
-            wait_for_turn().unwrap();
-            (how(), on_own_thread("t", STACK_BYTES, how))
-        };
-        let before = how();
-        assert_eq!(on_own_thread("t", STACK_BYTES, child), ((BATCH, 7), (BATCH, 7)));
-        assert_eq!(how(), before, "others are as they were");
-    }
-
-    /// Seen: with Linux's own turns, p99 was 1.5 times nginx's with nginx as provider, and 1.26 times with short ones.
-    #[test]
-    fn a_thread_that_waits_for_its_turn_takes_short_ones_unless_it_is_nice() {
-        if get_thread_scheduling_attributes().is_err() {
-            return eprintln!("this system does not tell the length of a turn");
-        }
-        let turn_ns = || {
-            // Its fields are private.
-            let all = format!("{:?}", get_thread_scheduling_attributes().unwrap());
-            let (_, turn) = all.split_once("sched_runtime: ").unwrap();
-            turn.split(',').next().unwrap().parse::<u128>().unwrap()
-        };
-        let after = move |niceness| {
-            let child = move || {
-                setpriority_process(None, niceness).unwrap();
-                wait_for_turn().unwrap();
-                let how = (thread_schedule_policy().unwrap(), getpriority_process(None).unwrap());
-                assert_eq!(how, (BATCH, niceness));
-                (turn_ns(), on_own_thread("t", STACK_BYTES, turn_ns))
-            };
-            on_own_thread("t", STACK_BYTES, child)
-        };
-        // 0 before Linux 6.12. Without privileges, nobody becomes less nice.
-        let (before, is_nice) = (turn_ns(), getpriority_process(None).unwrap() > 0);
-        let short = if before == 0 { 0 } else { TURN.as_nanos() };
-        if !is_nice {
-            assert_eq!(after(0), (short, short));
-        }
-        assert_eq!(after(19), (before, before));
-        assert_eq!(turn_ns(), before, "others are as they were");
-    }
 }

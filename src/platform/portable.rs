@@ -99,8 +99,3 @@ pub(crate) fn peer_process(_socket: impl AsFd) -> Option<PeerProcess> {
 pub(crate) fn device_numbers(_device: u64) -> (u32, u32) {
     (0, 0)
 }
-
-/// Makes this thread, and each thread that it starts, wait for its turn after waking: they are scheduled as they come.
-pub(crate) fn wait_for_turn() -> io::Result<()> {
-    Ok(())
-}

@@ -105,27 +105,6 @@ fn a_panic_in_an_answer_to_http_1_0_did_not_show_that_it_was_cut() {
 }
 
 #[test]
-fn workers_wait_for_their_turn() {
-    /// Answers with how its thread is scheduled.
-    struct Scheduled;
-    impl Service for Scheduled {
-        fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
-            let policy = format!("{:?}", thread_priority::thread_schedule_policy());
-            let mut reply = Reply::new(out, Some(request.head), false);
-            let head = ResponseHead { status: 200, headers: Headers::new() };
-            reply.begin(&head, AnswerLength::Sized(policy.len() as u64));
-            reply.piece(policy.as_bytes()).unwrap();
-            reply.finish()
-        }
-
-        fn refuse(&self, _: &Refusal, _: Option<&RequestHead>, _: &mut dyn Write) {}
-    }
-    let (_server, address) = start(1, Scheduled);
-    let answer = ask(address, get("/"));
-    assert_eq!(answer.body, "Ok(Normal(Batch))");
-}
-
-#[test]
 fn a_full_pool_ends_the_connection_that_waits_longest() {
     let (server, address) = start(3, Panicky);
     let mut held: Vec<_> = (0..2).map(|_| Client::connect(address)).collect();

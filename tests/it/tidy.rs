@@ -441,13 +441,3 @@ fn the_changelog_has_the_form_of_keepachangelog() {
     let version = concat!("[", env!("CARGO_PKG_VERSION"), "] - ");
     assert!(releases[1].starts_with(version), "{} is not the release of {version}", releases[1]);
 }
-
-/// Seen: workers began to ask for short turns, and the unit's filter refused the call without a word.
-#[test]
-fn the_unit_lets_the_calls_of_workers_through() {
-    let unit = std::fs::read_to_string(root().join("contrib/systemd/evertoken.service")).unwrap();
-    let last = unit.lines().rfind(|line| line.starts_with("SystemCallFilter=")).unwrap();
-    for call in ["sched_setscheduler", "sched_setattr", "setpriority"] {
-        assert!(last.split(['=', ' ']).any(|word| word == call), "{call}");
-    }
-}
