@@ -154,7 +154,8 @@ fn descriptions<'a>(
 }
 
 /// Words for a refresh that another one with the same refresh token runs into.
-const UNDER_WAY: [&str; 2] = ["in progress", "already being processed"];
+const UNDER_WAY: [&str; 4] =
+    ["in progress", "already being processed", "multiple concurrent requests", "retry the request"];
 
 /// True if a sentence says that another request with the refresh token is under way (`token request is already being
 /// processed`).

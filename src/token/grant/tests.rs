@@ -198,6 +198,9 @@ fn a_refresh_that_runs_into_another_one_is_no_dead_refresh_token() {
         SALESFORCE_IS_BUSY,
         r#"{"error":"invalid_grant","error_description":"Refresh token request already in progress"}"#,
         r#"{"error":"invalid_request","error_description":"The refresh token is already being processed"}"#,
+        // Ory fosite and Hydra
+        r#"{"error":"invalid_request","error_description":"The request is missing a required parameter, includes an invalid parameter value, includes a parameter more than once, or is otherwise malformed. Failed to refresh token because of multiple concurrent requests using the same token which is not allowed."}"#,
+        r#"{"error":"invalid_request","error_description":"Failed to refresh token because of multiple concurrent requests using the same token. Please retry the request."}"#,
     ] {
         let failure = of(body);
         assert_eq!(

@@ -13,9 +13,9 @@ use crate::token::store::{Generation, Token};
 pub const REFRESH_GAP_MIN_MS: u64 = 250;
 /// The shortest `refresh_in` of an issuer that counts.
 pub(crate) const REFRESH_IN_MIN_MS: u64 = 1_000;
-/// The shortest lifetime of a refresh token that brings a refresh forward: a shorter one is in another unit than seconds, or
-/// that of a session whose end no refresh moves.
-pub(crate) const REFRESH_END_MIN_MS: u64 = 60_000;
+/// The shortest lifetime of a refresh token that brings a refresh forward: a shorter one may be a number of days, or that of a
+/// session whose end no refresh moves.
+pub(crate) const REFRESH_END_MIN_MS: u64 = 600_000;
 /// The wait from the end of a token that the issuer repeated to the next try.
 pub(crate) const REPEATED_RETRY_MS: u64 = 1_000;
 
@@ -87,7 +87,12 @@ impl HeldToken {
         self.rejection = Rejection::begun(rejections, 0, now);
         let repeated = self.repeated_by(grant, sent).map(|token| token.expires);
         let times @ (expires, refresh_due) = match repeated {
-            Some(expires) => (expires, expires.plus(REPEATED_RETRY_MS)),
+            Some(expires) => {
+                let after_it = expires.plus(REPEATED_RETRY_MS);
+                let bound_ms = self.refresh_token_bound_ms(grant, expires.left_ms(sent), rng);
+                let bound = bound_ms.map(|bound_ms| Due::after(sent, bound_ms));
+                (expires, bound.map_or(after_it, |bound| bound.earlier(after_it)))
+            }
             None => self.times_of(grant, sent, now, rng),
         };
         let access = SavedAccess {
@@ -111,16 +116,27 @@ impl HeldToken {
         let millis = |wish: Option<i64>| wish.and_then(|wish| u64::try_from(wish).ok());
         let lifetime_ms = u64::try_from(grant.lifetime_ms).unwrap_or(0);
         let latest = lifetime_ms - self.lead_ms(lifetime_ms, rng);
-        let refresh_ends = millis(grant.refresh_token_lifetime_ms).filter(|ends| {
-            self.needs_refresh_token && (REFRESH_END_MIN_MS..lifetime_ms).contains(ends)
-        });
-        let before_that = refresh_ends.map(|ends| ends - self.lead_ms(ends, rng));
+        let before_that = self.refresh_token_bound_ms(grant, lifetime_ms, rng);
         let wishes = millis(grant.refresh_in_ms).into_iter().chain(before_that);
         let wished = wishes.min().map(|wish| wish.max(REFRESH_IN_MIN_MS));
         let due_in = wished.map_or(latest, |wish| wish.min(latest));
         let due_in = due_in.max(millis(grant.earliest_refresh_in_ms).unwrap_or(0));
         let refresh_due = Due::after(sent, due_in).later(Due::after(now, REFRESH_GAP_MIN_MS));
         (Due::after(sent, lifetime_ms), refresh_due)
+    }
+
+    /// The time from a request to the refresh that the end of the refresh token of `grant` asks for; None if the access token,
+    /// which lives for `lifetime_ms` from then on, ends first.
+    fn refresh_token_bound_ms(
+        &self,
+        grant: &Grant,
+        lifetime_ms: u64,
+        rng: &mut Rng,
+    ) -> Option<u64> {
+        let ends_ms = u64::try_from(grant.refresh_token_lifetime_ms?).ok()?;
+        let is_first =
+            self.needs_refresh_token && (REFRESH_END_MIN_MS..lifetime_ms).contains(&ends_ms);
+        is_first.then(|| ends_ms - self.lead_ms(ends_ms, rng))
     }
 
     /// The time from the refresh to the expiry: the configured one, at most half the lifetime, with up to a tenth more

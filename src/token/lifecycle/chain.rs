@@ -6,7 +6,7 @@ use crate::record::{Mark, Marker, Saved, SavedAccess, SavedFailure};
 use crate::secret::Secret;
 use crate::token::grant::{Class, Failure, Grant};
 use crate::token::lifecycle::failures::Failures;
-use crate::token::lifecycle::outlook::Outlook;
+use crate::token::lifecycle::outlook::{MarkerNews, Outlook};
 use crate::token::lifecycle::policy::Policy;
 use crate::token::lifecycle::seed::Seed;
 use crate::token::scope;
@@ -369,8 +369,15 @@ impl Chain {
         let presented = self.presented().hash();
         let is_unanswered =
             self.failures.recall_marker(self.saved.pending.as_ref(), presented.as_deref());
+        let marked =
+            |saved: &Saved| saved.pending.as_ref().map(|marker| marker.refresh_token_hash.clone());
+        let marker = match is_unanswered {
+            false => MarkerNews::Gone,
+            true if marked(&before) == marked(&self.saved) => MarkerNews::Known,
+            true => MarkerNews::Begun,
+        };
         let seed_is_due = seed_is_next && retry_at.is_none();
-        Outlook { is_settled, retry_at, seed_is_due, is_unanswered }
+        Outlook { is_settled, retry_at, seed_is_due, marker }
     }
 
     /// Takes over the stored failure, whoever stored it. Returns true if it brings the news that the chain's refresh

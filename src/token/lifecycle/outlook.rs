@@ -10,6 +10,17 @@ pub(super) struct Outlook {
     pub(super) retry_at: Option<Timestamp>,
     /// The next try is made at once: with the seed, since the chain's refresh token was refused elsewhere.
     pub(super) seed_is_due: bool,
-    /// An earlier try, here or elsewhere, has no known outcome.
-    pub(super) is_unanswered: bool,
+    /// The marker of a try, here or elsewhere.
+    pub(super) marker: MarkerNews,
+}
+
+/// What a record says about a try with the refresh token that is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MarkerNews {
+    /// None is under way, and each had its answer.
+    Gone,
+    /// One has no known outcome, as the record before said.
+    Known,
+    /// One has begun, and its outcome is not known.
+    Begun,
 }

@@ -7,7 +7,7 @@ use crate::record::{Saved, SavedAccess};
 use crate::token::backoff::{self, Room, WANTED_DELAY_MAX_MS};
 use crate::token::grant::{Class, Failure, Grant, What};
 use crate::token::lifecycle::access::HeldToken;
-use crate::token::lifecycle::outlook::Outlook;
+use crate::token::lifecycle::outlook::{MarkerNews, Outlook};
 use crate::token::lifecycle::policy::Policy;
 
 /// The longest wait for a wrong wall clock to be set.
@@ -52,6 +52,8 @@ pub(super) struct Schedule {
     failures_while_wanted: u32,
     /// The time of the next try after a failure, or after a refresh whose answer is missing.
     pub(super) next_attempt: Option<Due>,
+    /// The time of a try because of another's whose outcome is not known, until it is.
+    after_marker: Option<Due>,
     /// The last try that failed; None once one succeeds.
     last_failure: Option<Try>,
     /// The time of the last order, until it is tried.
@@ -70,6 +72,7 @@ impl Schedule {
             failures: 0,
             failures_while_wanted: 0,
             next_attempt: None,
+            after_marker: None,
             last_failure: None,
             ordered: None,
             is_wanted: false,
@@ -110,7 +113,11 @@ impl Schedule {
 
     /// The same; None if there is nothing to wait for.
     fn planned(&self) -> Option<Due> {
-        self.next_attempt.or_else(|| self.access.refresh_due())
+        let own = self.next_attempt.or_else(|| self.access.refresh_due());
+        match (own, self.after_marker) {
+            (Some(own), Some(after_marker)) => Some(own.earlier(after_marker)),
+            (own, after_marker) => own.or(after_marker),
+        }
     }
 
     /// Orders a refresh now, in spite of any delay.
@@ -189,6 +196,7 @@ impl Schedule {
         self.failures = 0;
         self.failures_while_wanted = 0;
         self.next_attempt = None;
+        self.after_marker = None;
         self.last_failure = None;
     }
 
@@ -203,17 +211,20 @@ impl Schedule {
             let longest = Due::after(now, self.retry_interval_ms);
             self.next_attempt = Some(Due::at(retry_at, now).earlier(longest));
         }
-        let is_due = outlook.is_unanswered && !self.waits_after_own_failure(now);
-        if outlook.seed_is_due || is_due {
+        if outlook.seed_is_due {
             self.next_attempt = Some(Due::after(now, 0));
         }
-    }
-
-    /// True if a try of our own failed and is to be made again later. What others try does not bring that forward, or the tries of
-    /// several hosts would call forth each other without end.
-    fn waits_after_own_failure(&self, now: Moment) -> bool {
-        let is_transient = self.last_failure.is_some_and(|last| last.class == Class::Transient);
-        is_transient && self.next_attempt.is_some_and(|next| !next.reached(now))
+        // A try whose outcome comes, or is known to be lost, calls forth none here, or those of several hosts would call forth
+        // each other without end.
+        match outlook.marker {
+            MarkerNews::Begun => {
+                let asked_until = self.last_failure.and_then(|last| last.asked_until);
+                let soon = Due::after(now, 0);
+                self.after_marker = Some(asked_until.map_or(soon, |asked| soon.later(asked)));
+            }
+            MarkerNews::Known => {}
+            MarkerNews::Gone => self.after_marker = None,
+        }
     }
 
     /// A try failed. Plans the next one, and returns its time.
@@ -224,6 +235,7 @@ impl Schedule {
         now: Moment,
         rng: &mut Rng,
     ) -> Due {
+        self.after_marker = None;
         let is_ours = matches!(failure.what, What::Short(_));
         self.failures = self.failures.saturating_add(u32::from(!is_ours));
         let is_transient = failure.class == Class::Transient;

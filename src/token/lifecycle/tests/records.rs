@@ -201,7 +201,7 @@ fn a_grant_without_a_refresh_token_goes_on_after_a_logout() {
     assert_eq!(again.token().unwrap().secret, Secret::new("a-2"));
 }
 
-/// The tries of `count` hosts, whose token ended at `START`, in `time_ms`: each fails with `failed`, and the others hear of it at once.
+/// The tries of `count` hosts, whose token has just ended, in `time_ms`: each fails with `failed`, and the others hear of it at once.
 fn tries(count: usize, failed: &Failure, time_ms: u64) -> Vec<usize> {
     const STEP_MS: u64 = 250;
     let known = fresh().saved().clone();
@@ -249,4 +249,40 @@ fn the_tries_of_several_hosts_do_not_call_forth_each_other() {
     let alone = tries(1, &lost, HOUR_MS)[0];
     let each = tries(3, &lost, HOUR_MS);
     assert!(each.iter().all(|tries| *tries <= alone + 1), "{alone} alone, {each:?}");
+}
+
+/// Seen: an order on one host that failed had all others refresh too, with most of the token's life left.
+#[test]
+fn a_failed_order_elsewhere_leaves_the_plan_as_it_was() {
+    let known = fresh().saved().clone();
+    let host = || Lifecycle::new(policy(None), Some(known.clone()), START);
+    let (mut one, mut other) = (host(), host());
+    let planned = wait(&other, START);
+    one.order(START);
+    let presented = one.presented();
+    other.take_up(TOKEN_STORE, one.begin(&presented, START).unwrap(), START);
+    assert_eq!(other.next(START), Instruction::Refresh, "its host may have been killed");
+    let (_, record) = one.failed(&presented, &failure(Class::Transient), START, &mut rng());
+    other.take_up(TOKEN_STORE, record.unwrap(), START);
+    assert_eq!(wait(&other, START), planned);
+}
+
+/// After an outage the others waited out their own failures, up to five minutes, while the refresh token of a killed host's try
+/// was good for half a minute more.
+#[test]
+fn a_try_elsewhere_without_an_outcome_is_repeated_soon_in_spite_of_own_failures() {
+    for asked_ms in [None, Some(60_000)] {
+        let mut other = Lifecycle::new(policy(None), Some(fresh().saved().clone()), START);
+        let mut one = Lifecycle::new(policy(None), Some(fresh().saved().clone()), START);
+        let now = later(START, HOUR_MS);
+        let failed = Failure { retry_after_ms: asked_ms, ..failure(Class::Transient) };
+        for _ in 0..9 {
+            fail(&mut other, &failed, now);
+        }
+        let record = other.saved().clone();
+        one.take_up(TOKEN_STORE, record, now);
+        let presented = one.presented();
+        other.take_up(TOKEN_STORE, one.begin(&presented, now).unwrap(), now);
+        assert_eq!(wait(&other, now), asked_ms.unwrap_or(0));
+    }
 }

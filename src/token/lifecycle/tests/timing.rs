@@ -387,10 +387,10 @@ fn a_refresh_token_that_ends_before_its_access_token_is_used_in_time() {
     for (refresh_lifetime_ms, (least, most)) in [
         (None, OF_TOKEN),
         (Some(1_800_000), (1_470_000, 1_500_000)),
-        (Some(300_000), (135_000, 150_000)),
-        (Some(60_000), (27_000, 30_000)),
-        // In days or hours, or too late anyway.
-        (Some(59_999), OF_TOKEN),
+        (Some(600_000), (270_000, 300_000)),
+        // A number of days, or too late anyway.
+        (Some(599_999), OF_TOKEN),
+        (Some(90_000), OF_TOKEN),
         (Some(3_599_999), (3_269_999, 3_299_999)),
         (Some(3_600_000), OF_TOKEN),
         (Some(86_400_000), OF_TOKEN),
@@ -400,4 +400,22 @@ fn a_refresh_token_that_ends_before_its_access_token_is_used_in_time() {
     }
     let waited = waits(Some(1_800_000), true);
     assert!((OF_TOKEN.0..=OF_TOKEN.1).contains(&waited), "client_credentials: {waited}");
+}
+
+/// The same token with a new refresh token: the next try came after the access token's end, and so after the refresh token's.
+#[test]
+fn a_repeated_token_does_not_outlast_its_refresh_token() {
+    let granted = |refresh: &str| Grant {
+        refresh_token_lifetime_ms: Some(1_800_000),
+        ..grant("a", Some(refresh), 3_600_000)
+    };
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &granted("r1"), START);
+    let due = later(START, 1_500_000);
+    succeed(&mut machine, &granted("r2"), due);
+    assert!((1_470_000..=1_500_000).contains(&wait(&machine, due)), "{}", wait(&machine, due));
+    assert_eq!(machine.token().unwrap().expires.left_ms(due), 2_100_000, "its end stays");
+    let due = later(due, 1_500_000);
+    succeed(&mut machine, &granted("r3"), due);
+    assert_eq!(wait(&machine, due), 601_000, "its end comes first");
 }
