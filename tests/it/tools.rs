@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 
 use rustix::process::Signal;
 
-use crate::support::binary::{Binary, command, run, text};
+use crate::support::binary::{Binary, command, need_signal, run, text};
 use crate::support::issuer::StrictIssuer;
 use crate::support::peer::{Peer, answer};
 use crate::support::{eventually, unwritable};
@@ -341,6 +341,11 @@ fn signals_reach_the_command() {
     let folder = configured("", &issuer.url());
     let script = "for s in INT HUP QUIT USR1 USR2 WINCH; do trap \"echo $s\" $s; done; trap 'echo TERM; exit 3' TERM; \
                   echo ready; while :; do read -r line || :; done";
+    // Before the child begins, which nobody would end.
+    for signal in [Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2, Signal::TERM]
+    {
+        need_signal(signal);
+    }
     let mut started =
         command(folder.path(), &["exec", "--env", "A", "--", "sh", "-c", script], &VARIABLES);
     let mut child = started.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -147,7 +147,9 @@ impl Binary {
     }
 
     /// Sends a signal.
+    #[track_caller]
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        need_signal(signal);
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         rustix::process::kill_process(id.expect("it has an id"), signal).expect("it runs");
     }
@@ -169,6 +171,19 @@ impl Drop for Binary {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Fails where the tests ignore `signal`, and so all that they start does: a test would wait for its effect for ever.
+#[track_caller]
+pub(crate) fn need_signal(signal: rustix::process::Signal) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    let is_ignored = ignored >> (signal.as_raw() - 1) & 1 == 1;
+    assert!(
+        !is_ignored,
+        "{signal:?} is ignored, as by `nohup` or a script's `&`: run the tests without it"
+    );
 }
 
 /// A folder whose configuration has one provider, `The P`, with these lines in its `auto_refresh_config`.
