@@ -316,7 +316,7 @@ fn the_last_stream_that_begins_with_an_error_is_passed_on_as_it_was() {
 /// The connection of the refused stream, whose end never came, stayed open for as long as the next provider's stream took.
 #[test]
 fn a_stream_that_moved_on_keeps_no_connection_while_the_next_one_streams() {
-    let (closed, closes) = bounded(1);
+    let (closed, ends) = bounded(1);
     let refusing = Peer::start(move |mut talk| {
         if talk.request().is_some() {
             talk.send(format!("{STREAM}transfer-encoding: chunked\r\n\r\n"));
@@ -332,7 +332,7 @@ fn a_stream_that_moved_on_keeps_no_connection_while_the_next_one_streams() {
     step.send_timeout((), PATIENCE).unwrap();
     assert_eq!(client.head().status, 200);
     assert_eq!(client.chunk().as_deref(), Some("data: {}\n\n"));
-    closes.recv_timeout(PATIENCE).expect("the first connection is closed");
+    ends.recv_timeout(PATIENCE).expect("the first connection is closed");
     step.send_timeout((), PATIENCE).unwrap();
     assert_eq!(client.chunk().as_deref(), Some("data: {}\n\n"));
 }

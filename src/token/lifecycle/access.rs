@@ -117,8 +117,8 @@ impl HeldToken {
         let lifetime_ms = u64::try_from(grant.lifetime_ms).unwrap_or(0);
         let latest = lifetime_ms - self.lead_ms(lifetime_ms, rng);
         let before_that = self.refresh_token_bound_ms(grant, lifetime_ms, rng);
-        let wishes = millis(grant.refresh_in_ms).into_iter().chain(before_that);
-        let wished = wishes.min().map(|wish| wish.max(REFRESH_IN_MIN_MS));
+        let earlier = millis(grant.refresh_in_ms).into_iter().chain(before_that);
+        let wished = earlier.min().map(|wish| wish.max(REFRESH_IN_MIN_MS));
         let due_in = wished.map_or(latest, |wish| wish.min(latest));
         let due_in = due_in.max(millis(grant.earliest_refresh_in_ms).unwrap_or(0));
         let refresh_due = Due::after(sent, due_in).later(Due::after(now, REFRESH_GAP_MIN_MS));

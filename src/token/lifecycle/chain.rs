@@ -369,11 +369,11 @@ impl Chain {
         let presented = self.presented().hash();
         let is_unanswered =
             self.failures.recall_marker(self.saved.pending.as_ref(), presented.as_deref());
-        let marked =
+        let tried =
             |saved: &Saved| saved.pending.as_ref().map(|marker| marker.refresh_token_hash.clone());
         let marker = match is_unanswered {
             false => MarkerNews::Gone,
-            true if marked(&before) == marked(&self.saved) => MarkerNews::Known,
+            true if tried(&before) == tried(&self.saved) => MarkerNews::Known,
             true => MarkerNews::Begun,
         };
         let seed_is_due = seed_is_next && retry_at.is_none();
