@@ -14,7 +14,7 @@ pub(super) struct Outlook {
     pub(super) marker: MarkerNews,
 }
 
-/// What a record says about a try with the refresh token that is next.
+/// The news of a record about tries with the next refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MarkerNews {
     /// None is under way, and each had its answer.
