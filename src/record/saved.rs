@@ -236,10 +236,28 @@ impl Saved {
     }
 }
 
+impl SavedAccess {
+    /// True if `other` is of the same answer of the issuer. The times of one of them may have been moved by
+    /// [`Saved::shift`]; a token that is given out again begins a new life only after its end.
+    pub fn is_same_answer(&self, other: &Self) -> bool {
+        let lifetime_ms = |access: &Self| access.expires_at.millis_since(access.obtained_at);
+        let apart_ms = self.obtained_at.millis_since(other.obtained_at).abs();
+        self == other
+            || self.token == other.token
+                && lifetime_ms(self) == lifetime_ms(other)
+                && apart_ms < lifetime_ms(self)
+    }
+}
+
 impl SavedFailure {
     /// True if the refresh token with this hash was refused.
     pub fn concerns(&self, hash: &str) -> bool {
         self.refresh_token_hash == hash || self.chain_hash.as_deref() == Some(hash)
+    }
+
+    /// True if `other` is the same but for the time of the next try, which [`Saved::shift`] may have moved.
+    pub fn is_same_refusal(&self, other: &Self) -> bool {
+        Self { retry_at: other.retry_at, ..self.clone() } == *other
     }
 }
 

@@ -346,7 +346,8 @@ impl Chain {
     }
 
     /// Uses the stored record from now on.
-    pub(super) fn adopt(&mut self, stored: Saved) -> Outlook {
+    pub(super) fn adopt(&mut self, mut stored: Saved) -> Outlook {
+        self.keep_times(&mut stored);
         // The refreshes of other hosts with the chain say nothing about a seed that is to begin another chain.
         let new_seed = self.seed.hash().filter(|_| self.begins_with_seed()).map(str::to_owned);
         let configured_seed = self.saved.configured_seed.take();
@@ -380,6 +381,16 @@ impl Chain {
         Outlook { is_settled, retry_at, seed_is_due, marker }
     }
 
+    /// Keeps the times of the access token in hand, if `stored` has the same one with times that another clock moved: each
+    /// measurement of the clocks differs a little, which is no news.
+    fn keep_times(&self, stored: &mut Saved) {
+        if let (Some(known), Some(access)) = (&self.saved.access, &mut stored.access)
+            && access.is_same_answer(known)
+        {
+            access.clone_from(known);
+        }
+    }
+
     /// Takes over the stored failure, whoever stored it. Returns true if it brings the news that the chain's refresh
     /// token was refused, and the seed is to be tried.
     fn recall_failure(&mut self) -> bool {
@@ -410,6 +421,7 @@ impl Chain {
     /// invalid: all of them together try it once.
     pub(super) fn is_refused_elsewhere(&self, now: Timestamp) -> bool {
         let failure = self.applicable_failure().filter(|failure| failure.retry_at > now);
-        failure.is_some() && failure != self.failures.own.as_ref()
+        let own = self.failures.own.as_ref();
+        failure.is_some_and(|failure| own.is_none_or(|own| !failure.is_same_refusal(own)))
     }
 }

@@ -286,3 +286,45 @@ fn a_try_elsewhere_without_an_outcome_is_repeated_soon_in_spite_of_own_failures(
         assert_eq!(wait(&other, now), asked_ms.unwrap_or(0));
     }
 }
+
+/// `record` as another host wrote it again, whose clock measured itself to be `ms` further ahead.
+fn moved(record: &Saved, ms: i64) -> Saved {
+    let mut moved = Saved { revision: record.revision + 1, ..record.clone() };
+    moved.shift(ms);
+    moved
+}
+
+/// Four hosts asked an issuer that answers 503 three times a second: each record of a failed try had the times of the token a
+/// few milliseconds off, counted as a success, and ended the waits of all others.
+#[test]
+fn a_record_with_times_of_another_clock_is_no_success() {
+    for ms in [-700, -1, 0, 1, 700] {
+        let (mut host, now) = (fresh(), later(START, HOUR_MS - 60_000));
+        for _ in 0..5 {
+            fail(&mut host, &failure(Class::Transient), now);
+        }
+        let (planned, known) = (wait(&host, now), host.saved().clone());
+        assert!(planned > 0);
+        assert!(!host.take_up(TOKEN_STORE, moved(&known, ms), now));
+        assert_eq!((wait(&host, now), host.consecutive_failures()), (planned, 5), "{ms}");
+        assert_eq!(host.saved().access, known.access, "and the token's times do not drift");
+    }
+}
+
+/// The refused token counted as good again, and its next refusal as news.
+#[test]
+fn a_refusal_outlives_a_record_with_times_of_another_clock() {
+    let (mut host, due) = (fresh(), later(START, 3_400_000));
+    assert_eq!(refuse(&mut host, due), OnRejection::Join);
+    fail(&mut host, &failure(Class::Transient), due);
+    host.take_up(TOKEN_STORE, moved(&host.saved().clone(), 1), due);
+    assert_eq!(refuse(&mut host, due), OnRejection::Nothing);
+}
+
+#[test]
+fn an_own_failure_with_times_of_another_clock_is_still_ones_own() {
+    let (mut host, due) = (fresh(), later(START, 3_400_000));
+    fail(&mut host, &failure(Class::Permanent), due);
+    host.take_up(TOKEN_STORE, moved(&host.saved().clone(), 1), due);
+    assert_eq!(refuse(&mut host, due), OnRejection::Refresh);
+}
