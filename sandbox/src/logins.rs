@@ -137,7 +137,9 @@ impl Logins {
             None if too_soon => "slow_down",
             None => "authorization_pending",
         };
-        Err(refusal(400, error))
+        // As Microsoft describes each error of a poll, with a code of its own.
+        let described = "AADSTS70016: OAuth 2.0 device flow error. Continue polling, or not.";
+        Err((400, json!({ "error": error, "error_description": described })))
     }
 }
 

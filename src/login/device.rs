@@ -159,11 +159,13 @@ impl Poll {
         let is_refused = matches!(status, 400..=499 if !matches!(status, 408 | 425 | 429))
             && !code.is_empty()
             && Meaning::of(code) == Meaning::Unknown;
-        match code {
+        // Microsoft's own code follows (`authorization_pending/AADSTS70016`).
+        match code.split('/').next().unwrap_or_default() {
             "authorization_pending" => Ok(self.interval_ms),
             "slow_down" => Ok(self.slower(self.interval_ms + SLOW_DOWN_MS)),
-            "expired_token" => Err(DeviceError::Expired),
-            "access_denied" => Err(DeviceError::Denied),
+            // The second of each is Microsoft's.
+            "expired_token" | "code_expired" => Err(DeviceError::Expired),
+            "access_denied" | "authorization_declined" => Err(DeviceError::Denied),
             _ if failure.class == Class::Transient && !is_refused => {
                 let wait_ms = self.slower(self.interval_ms * 2);
                 Ok(failure
@@ -297,6 +299,32 @@ mod tests {
         let body = format!(r#"{{"error":"{code}"}}"#);
         grant::read(status, &Headers::new(), body.as_bytes(), &TokenFields::default(), SENT)
             .unwrap_err()
+    }
+
+    /// Microsoft describes each error, and the login ended with the first poll.
+    #[test]
+    fn microsofts_polls_go_on_and_end_like_all_others() {
+        let mut poll = Poll { interval_ms: 5_000 };
+        let mut after = |code: &str, described: &str| {
+            let body = format!(
+                r#"{{"error":"{code}","error_description":"{described}","error_codes":[7]}}"#
+            );
+            let fields = TokenFields::default();
+            let failure = grant::read(400, &Headers::new(), body.as_bytes(), &fields, SENT);
+            poll.after_error(&failure.unwrap_err())
+        };
+        let pending =
+            "AADSTS70016: OAuth 2.0 device flow error. Authorization is pending. Continue polling.";
+        assert_eq!(after("authorization_pending", pending), Ok(5_000));
+        assert_eq!(after("slow_down", "AADSTS1: too fast"), Ok(10_000));
+        for code in ["expired_token", "code_expired"] {
+            assert_eq!(after(code, "AADSTS70020: x"), Err(DeviceError::Expired));
+        }
+        for code in ["access_denied", "authorization_declined"] {
+            assert_eq!(after(code, "AADSTS70000: x"), Err(DeviceError::Denied));
+        }
+        let bad = after("bad_verification_code", "AADSTS70019: x").unwrap_err().to_string();
+        assert!(bad.ends_with("(bad_verification_code/AADSTS70019)"), "{bad}");
     }
 
     #[test]

@@ -143,7 +143,9 @@ fn revoke(
         // An answer without an error is a success, whatever its content (RFC 7009 §2.2).
         Ok(_) => Ok(()),
         Err(failure) => match failure.without(setup.config.secrets().chain(all.secrets())).what {
-            What::Status(_, Some(code)) if code == "unsupported_token_type" => {
+            What::Status(_, Some(code))
+                if code.split('/').next() == Some("unsupported_token_type") =>
+            {
                 Err(NotRevoked::Unsupported("the issuer revokes no tokens of this kind".into()))
             }
             what @ What::Status(..) => Err(NotRevoked::Failed(format!("{url} answers {what}"))),
