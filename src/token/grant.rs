@@ -128,11 +128,16 @@ pub(crate) fn of_values(value: Value, sent: Timestamp) -> Result<Grant, Failure>
     read_grant(&answer, &TokenFields::default(), sent)
 }
 
+/// Cloudflare's statuses for an origin that answered in an unknown way, or took the request and gave no answer in time. With its
+/// others (521 to 523, 525, 526, 530) the request never arrived there.
+const ODD_ANSWER: u16 = 520;
+const NO_ANSWER: u16 = 524;
+
 /// A gateway that got no answer, or none that it understood, says nothing about the issuer's action; nor does an issuer that
 /// has not finished an earlier request.
 fn reached(status: u16, code: Option<&str>) -> Reached {
     match (status, code) {
-        (502 | 504, None) | (_, Some(IN_PROGRESS)) => Reached::Perhaps,
+        (502 | 504 | NO_ANSWER | ODD_ANSWER, None) | (_, Some(IN_PROGRESS)) => Reached::Perhaps,
         _ => Reached::No,
     }
 }

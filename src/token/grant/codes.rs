@@ -107,6 +107,8 @@ const KNOWN: [(Meaning, &[&str]); 8] = [
         &[
             "slow_down", "rate_limit_error", "rate_limit_exceeded", "rate_limited", "ratelimited",
             "too_many_requests", IN_PROGRESS,
+            // Microsoft Entra, after `invalid_grant`: the same request came too often within minutes
+            "aadsts50196",
         ],
     ),
     (
@@ -133,7 +135,8 @@ impl Meaning {
         let code = code.to_ascii_lowercase();
         let mut parts = code.split('/').map(Self::of_part);
         let first = parts.next().unwrap_or(Self::Unknown);
-        if parts.any(|part| part == Self::TokenDead) { Self::TokenDead } else { first }
+        let precise = parts.find(|part| matches!(part, Self::TokenDead | Self::Throttled));
+        precise.unwrap_or(first)
     }
 
     fn of_part(code: &str) -> Self {
@@ -181,6 +184,7 @@ mod tests {
             ("INVALID_GRANT", TokenDead),
             ("invalid_grant/AADSTS700082", TokenDead),
             ("invalid_grant/invalid_rapt", TokenDead),
+            ("invalid_grant/AADSTS50196", Throttled),
             ("refresh_token_reused", TokenDead),
             ("refresh_token_expired", TokenDead),
             ("refresh_token_invalidated", TokenDead),

@@ -52,13 +52,20 @@ pub(super) fn any_code(answer: &Value, fields: &TokenFields, status: u16) -> Opt
     let first = answer.get("errors").and_then(|errors| errors.get(0));
     let objects = [Some(answer), first].into_iter().flatten();
     let codes = objects.flat_map(|object| OTHER_MEMBERS.iter().filter_map(|key| text(object, key)));
-    let code = best(codes.filter_map(shown).collect());
+    let of_field = first.and_then(code_of_field);
+    let code = best(codes.filter_map(shown).chain(of_field).collect());
     let code = code.map(|code| detailed(code, answer, fields, status)).or_else(|| {
         let dead = description_names_dead_token(answer, fields, status);
         dead.then(|| format!("{UNNAMED}/{DEAD_BY_DESCRIPTION}"))
     });
     let is_success = (200..300).contains(&status);
     code.filter(|code| !is_success || Meaning::of(code) != Meaning::Unknown)
+}
+
+/// `invalid_refresh_token` for Strava's `{"resource":"RefreshToken","field":"refresh_token","code":"invalid"}`.
+fn code_of_field(error: &Value) -> Option<String> {
+    let field = text(error, "field").filter(|_| text(error, "code") == Some("invalid"))?;
+    shown(&format!("invalid_{field}"))
 }
 
 /// A number that is not 0, as a code.
@@ -115,6 +122,13 @@ fn detailed(code: String, answer: &Value, fields: &TokenFields, status: u16) -> 
         && descriptions(answer, fields).any(names_request_in_progress)
     {
         return IN_PROGRESS.to_owned();
+    }
+    // HubSpot has the precise code beside the standard one.
+    let dead = |key: &&str| {
+        text(answer, key).and_then(shown).filter(|own| Meaning::of(own) == Meaning::TokenDead)
+    };
+    if is_vague && let Some(own) = OTHER_MEMBERS.iter().find_map(dead) {
+        return format!("{code}/{own}");
     }
     if (is_vague || Meaning::of(&code) == Meaning::Unknown)
         && description_names_dead_token(answer, fields, status)
@@ -309,6 +323,35 @@ mod tests {
             (
                 r#"{"error":"Access Denied","error_description":"You have made too many requests"}"#,
                 Some("unnamed"),
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(any(body).as_deref(), expected, "{body}");
+        }
+    }
+
+    /// A dead refresh token of `HubSpot`'s third version counted as a request of the wrong form, and Strava's was tried again without
+    /// end.
+    #[test]
+    fn codes_beside_a_vague_one_and_of_a_field() {
+        let cases = [
+            // HubSpot
+            (
+                r#"{"status":"BAD_REFRESH_TOKEN","error":"invalid_request","error_description":"missing or invalid refresh token"}"#,
+                Some("invalid_request/BAD_REFRESH_TOKEN"),
+            ),
+            // Strava; a field that is missing is a fault of the form.
+            (
+                r#"{"message":"Bad Request","errors":[{"resource":"RefreshToken","field":"refresh_token","code":"invalid"}]}"#,
+                Some("invalid_refresh_token"),
+            ),
+            (
+                r#"{"message":"Bad Request","errors":[{"resource":"Application","field":"client_id","code":"invalid"}]}"#,
+                Some("invalid_client_id"),
+            ),
+            (
+                r#"{"message":"Bad Request","errors":[{"resource":"Application","field":"client_id","code":"missing"}]}"#,
+                Some("missing"),
             ),
         ];
         for (body, expected) in cases {

@@ -292,6 +292,10 @@ fn a_gateway_without_an_answer_of_the_issuer_says_nothing_of_the_refresh_token()
         (504, "", Reached::Perhaps),
         (200, "<html>", Reached::Perhaps),
         (400, SALESFORCE_IS_BUSY, Reached::Perhaps),
+        // Cloudflare: an odd answer, one too late, and an origin that was not reached.
+        (520, "<html>", Reached::Perhaps),
+        (524, "error code: 524", Reached::Perhaps),
+        (522, "error code: 522", Reached::No),
         (502, dead, Reached::No),
         (500, "", Reached::No),
         (503, "", Reached::No),
