@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::cli::{self, Command};
-use crate::commands::common::{Done, USAGE, say_out, survive_file_size_limit, tell, well_printed};
+use crate::commands::common::{
+    Done, USAGE, keep_ended_children, say_out, survive_file_size_limit, tell, well_printed,
+};
 use crate::logger;
 
 mod check;
@@ -31,6 +33,7 @@ mod usage;
 /// Runs the command that `arguments` ask for, without the program's own name; its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     survive_file_size_limit();
+    keep_ended_children();
     let done = well_printed(dispatch(arguments));
     logger::flush();
     done.err().unwrap_or(ExitCode::SUCCESS)

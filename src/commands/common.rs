@@ -23,7 +23,7 @@ use crate::token::group::{Group, groups};
 use crate::token::refresher::{Setup, obtain_once};
 use crate::token::store::{PostingKey, TokenStore};
 use log::{error, warn};
-use signal_hook::consts::SIGXFSZ;
+use signal_hook::consts::{SIGCHLD, SIGXFSZ};
 
 /// The end of a command: success, or the exit code of a failure that people were told.
 pub(super) type Done = Result<(), ExitCode>;
@@ -39,6 +39,13 @@ pub(super) const SIGNAL_STACK_BYTES: usize = 128 * 1024;
 pub(super) fn survive_file_size_limit() {
     // The flag is never read; if it can't be registered, the limit ends the process as before.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+}
+
+/// Has children wait to be reaped. A parent that ignores their ends (Perl's `$SIG{CHLD} = 'IGNORE'`) hands that on, and the
+/// system would forget the exit code of a `token_command`.
+pub(super) fn keep_ended_children() {
+    // As above, the flag is never read.
+    let _ = signal_hook::flag::register(SIGCHLD, Arc::default());
 }
 
 /// Prints a line on stderr; if that fails, nobody is left to tell.

@@ -293,6 +293,22 @@ fn a_refresh_by_hand_runs_the_command_and_says_why_it_failed() {
     assert!(!folder.path().join("state/p.json").exists());
 }
 
+/// The system forgot the exit code: "the `token_command` ended in an unknown way".
+#[test]
+fn a_parent_that_ignores_the_ends_of_children_costs_no_token() {
+    let folder = tempfile::tempdir().unwrap();
+    script(folder.path(), "echo t0ken");
+    write_config(folder.path(), "http://127.0.0.1:9", "[./get-token]", "");
+    let output = std::process::Command::new("env")
+        .args(["--ignore-signal=CHLD", env!("CARGO_BIN_EXE_evertoken"), "refresh"])
+        .current_dir(folder.path())
+        .env_clear()
+        .envs([PATH])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
 #[test]
 fn a_login_to_a_command_asked_for_an_authorization_url() {
     let folder = tempfile::tempdir().unwrap();
