@@ -1,7 +1,7 @@
 # A container of one static program: no shell, no libraries, no root.
 #   docker build -t evertoken .
 #   docker run -d --restart unless-stopped -p 127.0.0.1:8080:8080 -v evertoken:/state \
-#     -v ./config:/etc/evertoken:ro -e EVERTOKEN_API_KEY -e CLAUDE_REFRESH_TOKEN … evertoken
+#     -v "$PWD/config:/etc/evertoken:ro" -e EVERTOKEN_API_KEY -e CLAUDE_REFRESH_TOKEN … evertoken
 # The folder config holds providers.yaml, which user 65532 has to be able to read (mode 644). evertoken listens on every
 # address of the container, so settings.auth.enabled has to be on (docs/installing.md).
 
