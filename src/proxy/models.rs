@@ -251,7 +251,8 @@ fn models_of(
             return Err(Missed::Answered(None, NoList::ListTooLong));
         }
         models.extend(page.models);
-        after = page.next_after;
+        // The other API has no pages: the same would come again.
+        after = page.next_after.filter(|_| asked.kind == ProviderKind::Anthropic);
         if after.is_none() {
             break;
         }

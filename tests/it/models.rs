@@ -136,6 +136,18 @@ fn pages_without_end_come_to_one() {
     assert_eq!(ids(&ask(&proxy, "anthropic")).len(), 50 + 1);
 }
 
+/// The same page was asked for fifty times.
+#[test]
+fn an_openai_list_that_says_it_has_more_is_asked_for_once() {
+    let first = Peer::answering(|_| {
+        answer(200, r#"{"object":"list","data":[{"id":"a"}],"has_more":true,"last_id":"a"}"#)
+    });
+    let second = listing(&["b"]);
+    let proxy = proxy("openai", &[("One", &first), ("Two", &second)]).start();
+    assert_eq!(ids(&ask(&proxy, "openai")), ["a", "b"]);
+    assert_eq!(first.seen().len(), 1);
+}
+
 #[test]
 fn a_list_spread_over_many_pages_may_be_no_longer_than_one() {
     let count = AtomicUsize::new(0);
