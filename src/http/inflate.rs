@@ -96,12 +96,29 @@ enum Coding {
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 pub(crate) fn beginning(body: &[u8], most_bytes: usize) -> Option<(Vec<u8>, End)> {
-    let form = match body {
-        [..] if body.starts_with(&GZIP_START) => Coding::Gzip,
-        [..] if zstd::is_frame(body) => Coding::Zstd,
-        _ => return None,
-    };
-    Some(inflate(form, body, most_bytes))
+    Some(inflate(marked(body)?, body, most_bytes))
+}
+
+/// The form of a body that begins with its mark.
+fn marked(body: &[u8]) -> Option<Coding> {
+    match body {
+        [..] if body.starts_with(&GZIP_START) => Some(Coding::Gzip),
+        [..] if zstd::is_frame(body) => Some(Coding::Zstd),
+        _ => None,
+    }
+}
+
+/// As [`beginning`], with all that a stream has sent so far: a server ends a block with each event. None too if it is zstd
+/// that can't be decoded here (a window that is too large).
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+pub(crate) fn so_far(body: &[u8], most_bytes: usize) -> Option<Vec<u8>> {
+    let form = marked(body)?;
+    if form != Coding::Zstd {
+        return Some(inflate(form, body, most_bytes).0);
+    }
+    let (plain, end) = inflate(form, &zstd::closed(body), most_bytes);
+    (end != End::Broken || !plain.is_empty()).then_some(plain)
 }
 
 /// Inflates up to `most_bytes`. A gzip file may have several members.

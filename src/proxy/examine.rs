@@ -102,13 +102,20 @@ pub(super) fn examine(
     }
 }
 
-/// The refusal that an event stream begins with, if its first piece holds one.
-pub(super) fn of_first_piece(
+/// What the first pieces of an event stream with these `headers` show; None as long as its first event is not there.
+pub(super) fn of_first_pieces(
     headers: &Headers,
-    piece: Peeked<'_>,
+    pieces: Peeked<'_>,
     examiner: &Examiner<'_>,
-) -> Option<Refusal> {
-    of_start(headers, judge(headers.contains("content-encoding"), piece), examiner)
+) -> Option<Finding> {
+    let is_over = pieces.bytes.len() > BODY_MAX_BYTES || pieces.is_whole;
+    match judge(headers.contains("content-encoding"), pieces) {
+        Start::Open => is_over.then_some(Finding::Open),
+        start => Some(
+            of_start(headers, start, examiner)
+                .map_or(Finding::Good, |refusal| Finding::Limited(Box::new(refusal))),
+        ),
+    }
 }
 
 /// True if the body is an event stream.
@@ -184,8 +191,8 @@ fn judge(is_coded: bool, Peeked { bytes, is_whole }: Peeked<'_>) -> Start {
     if !is_coded {
         return judge(bytes);
     }
-    match inflate::beginning(bytes, BODY_MAX_BYTES) {
-        Some((plain, _)) => judge(&plain),
+    match inflate::so_far(bytes, BODY_MAX_BYTES) {
+        Some(plain) => judge(&plain),
         None if bytes.len() < inflate::MARK_BYTES => Start::Open,
         // Nobody here can read it, so it waits for nothing.
         None if !inflate::is_text(bytes) => Start::Good,
@@ -206,5 +213,17 @@ mod tests {
         // Its field names an encoding, but it has none.
         assert!(matches!(start(true, b"data: {"), Start::Open));
         assert!(matches!(start(true, &brotli[..3]), Start::Open), "it may be gzip or zstd");
+    }
+
+    /// A zstd stream that goes on was held back until its end, or for ten seconds: the decoder gives nothing of it before.
+    #[test]
+    fn the_first_event_of_a_zstd_stream_is_read_as_soon_as_its_block_is_whole() {
+        let events = include_bytes!("../../tests/data/zstd/events.zst");
+        let start = |end: usize| judge(true, Peeked { bytes: &events[..end], is_whole: false });
+        assert!(matches!(start(45), Start::Open));
+        assert!(matches!(start(46), Start::Good));
+        // Its window is too large for the decoder here.
+        let long = include_bytes!("../../tests/data/zstd/long.zst");
+        assert!(matches!(judge(true, Peeked { bytes: long, is_whole: false }), Start::Good));
     }
 }

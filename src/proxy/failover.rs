@@ -15,19 +15,18 @@ use crate::proxy::attempt::{Answered, Outgoing, answered as note_answered, attem
 use crate::proxy::body::{TakenBody, Wanted};
 use crate::proxy::choice::{Candidate, Queue, Sharing};
 use crate::proxy::conversation::conversation;
-use crate::proxy::cooldown::SentMark;
 use crate::proxy::cut::Cut;
-use crate::proxy::examine::{self, Examiner, StreamLook};
+use crate::proxy::examine::{self, Examiner, Finding, StreamLook};
 use crate::proxy::model_rights::take_checked;
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::Provider;
-use crate::proxy::relay::{Relayed, relay};
+use crate::proxy::relay::{Relayed, relay, relay_until};
 use crate::proxy::reply::Reply;
 use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
 use crate::proxy::{choice, coded, headers, location, meter, tunnel, verdict};
-use crate::upstream::{Answer, Pieces};
+use crate::upstream::Peeked;
 use crate::usage::observer::Observer;
 
 /// The providers for a request, in the order in which they are tried.
@@ -179,14 +178,14 @@ pub(super) fn forward<'p>(
                 // This one may take long, and the refused one may still have its connection.
                 drop(kept.take());
                 begin(proxy, request.head, &mut answered, reply, record, stopwatch);
-                if let Some(sent) = answered.unseen {
-                    let method = &request.head.method;
-                    look_in_passing(proxy, &outgoing, &mut answered.answer, reply, (sent, method));
-                }
                 let head = &answered.answer.head;
                 let observer = meter::observer(proxy, request.head, head, sent, record);
-                let asked = meter::kept(&observer, renamed.unwrap_or(body));
-                return pass_on(proxy, request.head, answered, (observer, asked), reply, record);
+                let mut passing = Passing::of(observer);
+                let (method, observer) = (&request.head.method, &mut passing.observer);
+                passing.end =
+                    look_in_passing(proxy, &outgoing, &mut answered, (reply, observer), method);
+                passing.asked = meter::kept(&passing.observer, renamed.unwrap_or(body));
+                return pass_on(proxy, request.head, answered, passing, reply, record);
             }
             Err(Stop::Refused(refusal)) if verdict::may_move_on(refusal.code, body.is_held()) => {
                 let before = refused.as_ref().map(|(_, before)| before.code);
@@ -204,7 +203,7 @@ pub(super) fn forward<'p>(
             let observer = meter::observer(proxy, request.head, head, &body, record);
             drop(body);
             begin(proxy, request.head, &mut answered, reply, record, stopwatch);
-            pass_on(proxy, request.head, answered, (observer, None), reply, record)
+            pass_on(proxy, request.head, answered, Passing::of(observer), reply, record)
         }
         (None, Some((provider, refusal))) => {
             record.provider = Some(provider);
@@ -233,33 +232,57 @@ fn begin(
     reply.begin(&answer.head, answer.length);
 }
 
-/// Looks at the first piece of an event stream that can't move on, so that a provider that begins with an error is
-/// passed over from then on, and one that begins well no longer. Nothing waits for it: the head goes out before, and
-/// the piece right after.
+/// Passes an unseen event stream, which can't move on, up to its first event, and looks at that, so that a provider that begins with
+/// an error is passed over from then on, and one that begins well no longer. Nothing waits for it. Returns the end of the
+/// stream if it came.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 fn look_in_passing(
     proxy: &Proxy,
     outgoing: &Outgoing<'_, '_>,
-    answer: &mut Answer<'_>,
-    reply: &mut Reply<'_>,
-    (sent, method): (SentMark, &str),
-) {
-    if !answer.has_more_at_hand() && reply.flush().is_err() {
-        return;
+    answered: &mut Answered<'_>,
+    (reply, observer): (&mut Reply<'_>, &mut Observer),
+    method: &str,
+) -> Option<Relayed> {
+    let sent = answered.unseen?;
+    let answer = &mut *answered.answer;
+    if answer.length == AnswerLength::Absent {
+        return None;
     }
-    let headers = answer.head.headers.clone();
-    let Some(piece) = answer.peek(None) else { return };
+    let (headers, status) = (answer.head.headers.clone(), answer.head.status);
     let examiner = Examiner {
         clock: &proxy.clock,
         usual: proxy.settings.failure_cooldown,
         model: outgoing.model,
     };
-    match examine::of_first_piece(&headers, piece, &examiner) {
-        Some(refusal) => {
-            rest(proxy, outgoing.provider, &refusal, verdict::proof(method, outgoing.target));
+    let mut start = Vec::new();
+    relay_until(answer, reply, observer, |piece, is_whole| {
+        start.extend_from_slice(piece);
+        let found =
+            examine::of_first_pieces(&headers, Peeked { bytes: &start, is_whole }, &examiner);
+        match &found {
+            Some(Finding::Limited(refusal)) => {
+                rest(proxy, outgoing.provider, refusal, verdict::proof(method, outgoing.target));
+            }
+            Some(Finding::Good) => note_answered(outgoing, sent, method, status),
+            _ => {}
         }
-        None => note_answered(outgoing, sent, method, answer.head.status),
+        found.is_some()
+    })
+}
+
+/// What an answer is passed on with.
+struct Passing {
+    observer: Observer,
+    /// The kept part of the request's body.
+    asked: Option<TakenBody>,
+    /// The end of the answer, if it was passed on already.
+    end: Option<Relayed>,
+}
+
+impl Passing {
+    fn of(observer: Observer) -> Self {
+        Self { observer, asked: None, end: None }
     }
 }
 
@@ -270,7 +293,7 @@ fn pass_on(
     proxy: &Proxy,
     asked: &RequestHead,
     answered: Answered<'_>,
-    (mut observer, asked_body): (Observer, Option<TakenBody>),
+    passing: Passing,
     reply: &mut Reply<'_>,
     record: &RequestRecord<'_>,
 ) -> Result<(), Stop> {
@@ -278,7 +301,8 @@ fn pass_on(
     if answer.length == AnswerLength::Absent {
         return Ok(());
     }
-    let relayed = relay(&mut *answer, reply, &mut observer);
+    let Passing { mut observer, asked: asked_body, end } = passing;
+    let relayed = end.unwrap_or_else(|| relay(&mut *answer, reply, &mut observer));
     let is_whole = matches!(relayed, Relayed::Complete);
     let end = observer.finish(is_whole);
     meter::count(proxy, (asked, asked_body.as_ref()), provider, end, is_whole, record);

@@ -20,26 +20,46 @@ pub(crate) enum Relayed {
 /// Copies `from` to `to` until its end. It writes each piece before it waits for more, so that neither the head nor
 /// an event waits for the next. `observer` sees each piece after it was written.
 pub(crate) fn relay(from: &mut dyn Pieces, to: &mut Reply<'_>, observer: &mut Observer) -> Relayed {
+    let never = |_: &[u8], _| false;
+    loop {
+        if let Some(end) = relay_until(from, to, observer, never) {
+            return end;
+        }
+    }
+}
+
+/// The same until `is_enough` says so, which sees each piece, and whether it is the last one, before it is written; None if
+/// more may come.
+pub(crate) fn relay_until(
+    from: &mut dyn Pieces,
+    to: &mut Reply<'_>,
+    observer: &mut Observer,
+    mut is_enough: impl FnMut(&[u8], bool) -> bool,
+) -> Option<Relayed> {
     if !from.has_more_at_hand() && to.flush().is_err() {
-        return Relayed::ClientBroke;
+        return Some(Relayed::ClientBroke);
     }
     loop {
-        let (written, is_last) = match from.piece() {
+        let (written, is_last, ends) = match from.piece() {
             Ok(Piece { bytes, is_last }) => {
+                let ends = is_enough(bytes, is_last);
                 let written = if is_last { to.last_piece(bytes) } else { to.piece(bytes) };
                 observer.see(bytes, is_last);
-                (written, is_last)
+                (written, is_last, ends)
             }
             // The client sees the pieces that came, and that the body was cut.
             Err(error) => {
-                return to
-                    .flush()
-                    .map_or_else(|_| Relayed::ClientBroke, |()| Relayed::UpstreamBroke(error));
+                let flushed = to.flush();
+                return Some(
+                    flushed
+                        .map_or_else(|_| Relayed::ClientBroke, |()| Relayed::UpstreamBroke(error)),
+                );
             }
         };
         match written {
-            Err(_) => return Relayed::ClientBroke,
-            Ok(()) if is_last => return Relayed::Complete,
+            Err(_) => return Some(Relayed::ClientBroke),
+            Ok(()) if is_last => return Some(Relayed::Complete),
+            Ok(()) if ends => return None,
             Ok(()) => {}
         }
     }
@@ -120,6 +140,24 @@ mod tests {
         let (relayed, writes) = run(&[b"a", b""], false, true, 9);
         assert!(matches!(relayed, Relayed::Complete));
         assert_eq!(writes, [&format!("{HEAD}1\r\na\r\n"), "0\r\n\r\n"]);
+    }
+
+    #[test]
+    fn a_look_ends_after_the_piece_that_was_enough_and_the_rest_follows() {
+        let mut writes = Writes(Vec::new(), 9);
+        let mut reply = Reply::new(&mut writes, None, true);
+        reply.begin(&ResponseHead { status: 200, headers: Headers::new() }, AnswerLength::Unknown);
+        let mut script = Script { pieces: vec![b"a", b"b", b"c"], fails: false, at_hand: false };
+        let mut seen = Vec::new();
+        let look = |piece: &[u8], _| {
+            seen.extend_from_slice(piece);
+            piece == b"b"
+        };
+        assert!(relay_until(&mut script, &mut reply, &mut Observer::Off, look).is_none());
+        assert_eq!(seen, b"ab");
+        let end = relay(&mut script, &mut reply, &mut Observer::Off);
+        assert!(matches!(end, Relayed::Complete));
+        assert_eq!(writes.0, [HEAD, "1\r\na\r\n", "1\r\nb\r\n", "1\r\nc\r\n0\r\n\r\n"]);
     }
 
     #[test]

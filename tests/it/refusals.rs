@@ -313,6 +313,22 @@ fn the_last_stream_that_begins_with_an_error_is_passed_on_as_it_was() {
     assert_eq!((came.status, came.body.as_str()), (200, OVERLOADED));
 }
 
+/// A comment, or half an event, counted as an answer: the cooldown of a provider ended, and the error after it was not seen.
+#[test]
+fn an_error_after_a_comment_is_noticed_in_passing() {
+    let broken = giving(raw(500, &[], b"no"));
+    let (refusing, step) = stepping(&[": PROCESSING\n\n", OVERLOADED]);
+    let proxy = two(&broken, &refusing).start();
+    let mut client = Client::connect(proxy.address);
+    client.send(post("/v1/messages", QUESTION));
+    step.send_timeout((), PATIENCE).unwrap();
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.chunk().as_deref(), Some(": PROCESSING\n\n"), "it does not wait");
+    step.send_timeout((), PATIENCE).unwrap();
+    assert_eq!(client.chunk().as_deref(), Some(OVERLOADED));
+    assert_eq!(provider(&proxy, 1)["state"], "cooling_down");
+}
+
 /// The connection of the refused stream, whose end never came, stayed open for as long as the next provider's stream took.
 #[test]
 fn a_stream_that_moved_on_keeps_no_connection_while_the_next_one_streams() {

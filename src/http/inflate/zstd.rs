@@ -54,6 +54,58 @@ pub(super) fn inflate(mut input: &[u8], output: &mut Vec<u8>, most_bytes: usize)
     End::Whole
 }
 
+/// `input` up to its last whole block, as if its last frame ended there: the decoder keeps a whole window back of a frame that
+/// has not ended.
+pub(super) fn closed(input: &[u8]) -> Vec<u8> {
+    /// The header of an empty block that ends its frame (RFC 8878 §3.1.1.2), and the place of a checksum.
+    const END: [u8; 7] = [1, 0, 0, 0, 0, 0, 0];
+    let mut at = 0;
+    loop {
+        if let Some(rest) = skipped(&input[at..]) {
+            at = input.len() - rest.len();
+            continue;
+        }
+        let Some((header, checksum)) = header_bytes(&input[at..]) else { break };
+        let (mut end, mut is_last) = (at + header, false);
+        while !is_last && let Some((length, last)) = block_bytes(&input[end..]) {
+            (end, is_last) = (end + length, last);
+        }
+        if is_last && input.len() >= end + checksum {
+            at = end + checksum;
+            continue;
+        }
+        if end == at + header {
+            break;
+        }
+        let missing = if is_last { &END[3..] } else { &END[..] };
+        return [&input[..end], &missing[..missing.len() - 4 + checksum]].concat();
+    }
+    input[..at].to_vec()
+}
+
+/// The length of a frame's header (RFC 8878 §3.1.1.1) and of the checksum after its blocks; None if the header is not whole.
+fn header_bytes(frame: &[u8]) -> Option<(usize, usize)> {
+    let flags = *frame.get(FRAME_START.len()).filter(|_| frame.starts_with(&FRAME_START))?;
+    let is_single = flags & 0x20 != 0;
+    let size = match flags >> 6 {
+        0 => usize::from(is_single),
+        power => 1 << power,
+    };
+    let dictionary = [0, 1, 2, 4][usize::from(flags & 3)];
+    let length = FRAME_START.len() + 1 + usize::from(!is_single) + dictionary + size;
+    (frame.len() >= length).then_some((length, usize::from(flags & 4)))
+}
+
+/// The length of the block at the start of `bytes` with its header (RFC 8878 §3.1.1.2), and whether it is the frame's last;
+/// None if it is not whole.
+fn block_bytes(bytes: &[u8]) -> Option<(usize, bool)> {
+    let header = bytes.get(..3)?;
+    let header = u32::from_le_bytes([header[0], header[1], header[2], 0]);
+    let is_repeated_byte = header >> 1 & 3 == 1;
+    let content = if is_repeated_byte { 1 } else { usize::try_from(header >> 3).ok()? };
+    (bytes.len() >= 3 + content).then_some((3 + content, header & 1 == 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +166,38 @@ mod tests {
                 let mut damaged = file.to_vec();
                 damaged[at] ^= 0x5a;
                 assert!(all(&damaged, 1 << 16).0.len() <= 1 << 16);
+            }
+        }
+    }
+
+    /// Three events with a checksum behind them, written by the library `zstandard` of Python, which ended a block
+    /// after each: the ends of those.
+    const EVENTS: (&[u8], [usize; 3]) =
+        (include_bytes!("../../../tests/data/zstd/events.zst"), [46, 58, 71]);
+
+    #[test]
+    fn a_frame_that_goes_on_is_closed_after_its_last_whole_block() {
+        let event = |number: usize| {
+            format!("data: {{\"number\":{number},\"text\":\"{}\"}}\n\n", "x".repeat(16))
+        };
+        let (frame, ends) = EVENTS;
+        for cut in 0..=frame.len() {
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            let plain: String = (1..=whole).map(event).collect();
+            assert_eq!(
+                all(&closed(&frame[..cut]), 1 << 20),
+                (plain.into_bytes(), End::Whole),
+                "{cut}"
+            );
+        }
+        for (name, file) in FILES {
+            assert_eq!(closed(file), file, "{name}");
+            let (twice, once) = ([file, file].concat(), closed(&[file, &file[..5]].concat()));
+            assert_eq!((closed(&twice), once), (twice.clone(), file.to_vec()), "{name}");
+            for at in 0..file.len() {
+                let mut damaged = file[..file.len() - 1].to_vec();
+                damaged[at.min(file.len() - 2)] ^= 0x5a;
+                assert!(all(&closed(&damaged), 1 << 16).0.len() <= 1 << 16);
             }
         }
     }
