@@ -28,6 +28,7 @@ use crate::token::sender::TokenAnswer;
 
 pub(crate) mod authorization;
 pub(crate) mod callback;
+mod consent;
 pub(crate) mod device;
 pub(crate) mod discover;
 mod error;
@@ -115,19 +116,9 @@ pub(crate) fn discover(
     let wants = (options.paste, options.device);
     discovery::complete_login(&mut config.login, &kept.metadata, has_certificate, wants);
     if !is_written && let Some(url) = &mut config.login.authorization_url {
-        ask_for_consent(url, config.scope.as_deref());
+        consent::ask(url, config.scope.as_deref());
     }
     Ok(warning)
-}
-
-/// Adds `prompt=consent` to `url`, without which `offline_access` is ignored (`OpenID` Connect Core §11).
-fn ask_for_consent(url: &mut String, scope: Option<&str>) {
-    let is_offline = scope.is_some_and(|scope| scope.split(' ').any(|one| one == "offline_access"));
-    if is_offline && !url.contains("prompt=") {
-        let joint = if url.contains('?') { '&' } else { '?' };
-        url.push(joint);
-        url.push_str("prompt=consent");
-    }
 }
 
 /// The login of `setup` lacks `key`: because there is nothing to log in to, if its grant needs no refresh token.

@@ -107,7 +107,10 @@ impl DeviceAuthorization {
             verification_uri: printable(
                 text("verification_url").map_or_else(|| needed("verification_uri"), Ok)?,
             ),
-            complete: text("verification_uri_complete").map(printable),
+            // A cut address leads nowhere.
+            complete: text("verification_uri_complete")
+                .map(printable)
+                .filter(|whole| text("verification_uri_complete") == Some(whole.as_str())),
             lifetime_ms: millis("expires_in")
                 .filter(|ms| *ms > 0)
                 .unwrap_or(LIFETIME_MS)
@@ -252,6 +255,8 @@ mod tests {
         let github = github.unwrap();
         assert_eq!(github.verification_uri, "https://g");
         assert_eq!((github.lifetime_ms, github.interval_ms), (899_000, 7_000));
+        let long = format!(r#","verification_uri_complete":"https://i/{}""#, "x".repeat(400));
+        assert_eq!(with(&long).address(), Some("https://i/d"), "it is not cut");
         let odd = with(r#","verification_uri_complete":"file:///etc/passwd""#);
         assert_eq!(odd.address(), None);
         let escape = read(
@@ -325,6 +330,21 @@ mod tests {
         }
         let bad = after("bad_verification_code", "AADSTS70019: x").unwrap_err().to_string();
         assert!(bad.ends_with("(bad_verification_code/AADSTS70019)"), "{bad}");
+    }
+
+    /// Each poll doubled the wait, and the login ended up to a minute late.
+    #[test]
+    fn twitch_says_in_its_message_that_the_person_is_not_done() {
+        let mut poll = Poll { interval_ms: 5_000 };
+        let mut after = |message: &str| {
+            let body = format!(r#"{{"status":400,"message":"{message}"}}"#);
+            let fields = TokenFields::default();
+            let failure = grant::read(400, &Headers::new(), body.as_bytes(), &fields, SENT);
+            poll.after_error(&failure.unwrap_err())
+        };
+        assert_eq!(after("authorization_pending"), Ok(5_000));
+        assert_eq!(after("slow_down"), Ok(10_000));
+        assert_eq!(after("authorization_pending"), Ok(10_000));
     }
 
     #[test]

@@ -98,6 +98,10 @@ pub(crate) fn ask(url: &str, wanted: Option<&str>, send: &Send) -> Result<Found,
         return Err(DiscoverError::Plain(url.to_owned(), shown(&named), "authorization server"));
     }
     let issuer = match (fetch(&named, send), undescribed) {
+        // It has the name that --issuer needs.
+        (Err(error @ DiscoveryError::Bad(_, BadMetadata::OfAnother { .. })), Some(_)) => {
+            return Err(error.into());
+        }
         (Err(_), Some(undescribed)) if wanted.is_none() => return Err(undescribed),
         (Err(error), _) if wanted.is_none() && resource.issuers.len() > 1 => {
             let others = resource.issuers.iter().filter(|other| **other != named);
@@ -368,6 +372,12 @@ mod tests {
         const PLAIN: &[(&str, &str)] =
             &[("WWW-Authenticate", r#"Bearer resource_metadata="http://r/x""#)];
         const WELL_KNOWN: &str = "https://r/.well-known/oauth-protected-resource/mcp";
+        const OTHER: Page = (
+            "https://r/.well-known/oauth-authorization-server",
+            200,
+            &[],
+            r#"{"issuer":"https://i"}"#,
+        );
         let told =
             |pages, wanted| ask("https://r/mcp", wanted, &world(pages)).unwrap_err().to_string();
         assert_eq!(
@@ -375,6 +385,11 @@ mod tests {
             "https://r/mcp does not describe itself (https://r/.well-known/oauth-protected-resource/mcp answers 404 Not \
              Found; https://r/.well-known/oauth-protected-resource answers 404 Not Found); name its issuer with \
              --issuer, or write the entry by hand"
+        );
+        let misnamed = told(&[OTHER], None);
+        assert!(
+            misnamed.contains("is of the issuer \"https://i\""),
+            "--issuer needs it: {misnamed}"
         );
         assert_eq!(
             told(&[("https://r/mcp", 307, &[("Location", "https://r/mcp/")], "")], None),

@@ -63,7 +63,9 @@ pub(crate) fn run(setup: &mut Setup) -> Result<LoggedOut, LogoutError> {
 fn find_endpoint(setup: &mut Setup) -> RevocationEndpoint {
     let config = &mut setup.config;
     if config.login.revocation_url.is_none() || config.unwritten.token_url {
-        let Some(issuer) = config.login.issuer.clone() else { return RevocationEndpoint::None };
+        // An issuer that is no address only tells answers of logins apart.
+        let issuer = config.login.issuer.clone().filter(|issuer| issuer.contains("://"));
+        let Some(issuer) = issuer else { return RevocationEndpoint::None };
         let now = setup.clock.wall();
         match discovery::find(&issuer, setup.state.folder(), &setup.link.send, now) {
             Ok((kept, _)) => {
@@ -116,6 +118,15 @@ fn revoke_all(
     }
 }
 
+/// The time at which a token lost its force.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Revoked {
+    Now,
+    /// Keycloak, Google and others answer `invalid_token` then, mostly for the access token of a refresh token that was
+    /// just revoked (RFC 7009 §2.2 takes that for a success).
+    Before,
+}
+
 /// The reason why a token was not revoked.
 enum NotRevoked {
     /// The issuer can't revoke tokens of this kind.
@@ -130,7 +141,7 @@ fn revoke(
     url: &str,
     (token, kind): (&Secret, &'static str),
     all: &EndingTokens,
-) -> Result<(), NotRevoked> {
+) -> Result<Revoked, NotRevoked> {
     let stamp = SigningStamp::at(setup.clock.wall());
     let request = Assertions::of_client(&setup.config, &stamp)
         .and_then(|signed| grant::revocation(&setup.config, url, token, kind, &signed))
@@ -141,15 +152,18 @@ fn revoke(
     let fields = &setup.config.token_fields;
     match grant::read(answer.status, &answer.headers, &answer.body, fields, sent) {
         // An answer without an error is a success, whatever its content (RFC 7009 §2.2).
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(Revoked::Now),
         Err(failure) => match failure.without(setup.config.secrets().chain(all.secrets())).what {
             What::Status(_, Some(code))
                 if code.split('/').next() == Some("unsupported_token_type") =>
             {
                 Err(NotRevoked::Unsupported("the issuer revokes no tokens of this kind".into()))
             }
+            What::Status(_, Some(code)) if code.split('/').next() == Some("invalid_token") => {
+                Ok(Revoked::Before)
+            }
             what @ What::Status(..) => Err(NotRevoked::Failed(format!("{url} answers {what}"))),
-            _ => Ok(()),
+            _ => Ok(Revoked::Now),
         },
     }
 }
@@ -159,12 +173,15 @@ impl LoggedOut {
         &mut self,
         kind: &str,
         access: Option<&SavedAccess>,
-        outcome: Result<(), NotRevoked>,
+        outcome: Result<Revoked, NotRevoked>,
         is_refresh_revoked: bool,
     ) {
         let kind = kind.replace('_', " ");
         let (why, has_failed) = match outcome {
-            Ok(()) => return self.lines.push(format!("Revoked the {kind}.")),
+            Ok(Revoked::Now) => return self.lines.push(format!("Revoked the {kind}.")),
+            Ok(Revoked::Before) => {
+                return self.lines.push(format!("The {kind} had ended already."));
+            }
             Err(NotRevoked::Unsupported(why)) => (why, false),
             Err(NotRevoked::Failed(why)) => (why, true),
         };

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+/// The scope that asks for a refresh token (`OpenID` Connect Core §11).
+const OFFLINE: &str = "offline_access";
 /// The longest granted scope that is remembered; words beyond it count as not granted.
 const SCOPE_MAX_BYTES: usize = 16 * 1024;
 
@@ -30,10 +32,12 @@ pub(crate) fn is_same(one: &str, other: &str) -> bool {
     sorted(one) == sorted(other)
 }
 
-/// True if `granted` lacks a word of `asked`.
+/// True if `granted`, which came with a refresh token, lacks a word of `asked`. GitHub puts commas between its words, and
+/// Microsoft leaves `offline_access` out, which brought the refresh token.
 pub(crate) fn lacks(granted: &str, asked: &str) -> bool {
-    let granted = sorted(granted);
-    asked.split_whitespace().any(|word| granted.binary_search(&word).is_err())
+    let granted: Vec<_> = granted.split([' ', ',']).collect();
+    let mut asked = asked.split_whitespace().flat_map(|word| word.split(','));
+    asked.any(|word| word != OFFLINE && !granted.contains(&word))
 }
 
 fn sorted(scope: &str) -> Vec<&str> {
@@ -77,5 +81,16 @@ mod tests {
     fn order_and_repetition_have_no_meaning() {
         assert!(is_same("a b", "b  a b") && !is_same("a b", "a") && !is_same("a", "a b"));
         assert!(lacks("a", "a b") && !lacks("a b c", "c a") && !lacks("a", ""));
+    }
+
+    /// Each login at these was followed by a warning that scopes are missing.
+    #[test]
+    fn githubs_commas_and_microsofts_silence_lack_nothing() {
+        assert!(!lacks("gist,repo", "repo gist") && !lacks("repo gist", "gist,repo"));
+        assert!(lacks("gist,repo", "repo gist user"));
+        assert!(!lacks(
+            "https://graph.microsoft.com/.default",
+            "offline_access https://graph.microsoft.com/.default"
+        ));
     }
 }

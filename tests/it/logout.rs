@@ -139,6 +139,29 @@ fn tokens_are_revoked_as_the_client_that_got_them() {
     assert_eq!(revoked(&issuer).len(), 2);
 }
 
+type Case = (Peer, &'static str, i32, Vec<String>);
+
+/// A logout failed at Keycloak and Google, where the access token ends with its refresh token; and with an issuer that is no
+/// address.
+fn ended_already() -> [Case; 3] {
+    let keycloak = r#"{"error":"invalid_token","error_description":"Invalid token"}"#;
+    let then = |status, body: &'static str| {
+        issuer(move |seen| {
+            let is_refresh = text(&seen.body).contains("token=r2");
+            if is_refresh { answer(200, "") } else { answer(status, body) }
+        })
+    };
+    let told =
+        || vec!["Revoked the refresh token.\nThe access token had ended already.\n".to_owned()];
+    let no_address = "issuer: accounts.example\nauthorization_url: 'https://a.example/authorize'";
+    let none = "The refresh token was not revoked: the issuer has no known revocation endpoint.";
+    [
+        (then(200, keycloak), "revocation_url: URL/revoke", 0, told()),
+        (then(400, r#"{"error":"invalid_token"}"#), "revocation_url: URL/revoke", 0, told()),
+        (issuer(|_| answer(200, "")), no_address, 0, vec![none.to_owned()]),
+    ]
+}
+
 #[test]
 fn what_could_not_be_revoked_is_told_and_the_chain_is_deleted() {
     let end = "End the session in the account's settings at the issuer.";
@@ -172,7 +195,7 @@ fn what_could_not_be_revoked_is_told_and_the_chain_is_deleted() {
              together with its refresh token.\n".to_owned(),
         ]),
     ];
-    for (issuer, keys, code, parts) in cases {
+    for (issuer, keys, code, parts) in cases.into_iter().chain(ended_already()) {
         let folder = logged_in(&issuer, keys);
         let output = log_out(&folder);
         let told = text(&output.stdout);

@@ -66,8 +66,9 @@ pub(crate) enum BadMetadata {
     NotJson,
     /// It is another issuer's: the found and the expected one.
     #[error(
-        "is of the issuer \"{found}\", and not of \"{expected}\": 'issuer' must be exactly as the issuer writes it",
-        found = shown(found)
+        "is of the issuer \"{found}\", and not of \"{expected}\": {advice}",
+        found = shown(found),
+        advice = advice_on(found)
     )]
     OfAnother { found: String, expected: String },
     /// A member is missing, or of another type.
@@ -80,6 +81,15 @@ pub(crate) enum BadMetadata {
         url = shown(url)
     )]
     Endpoint { key: &'static str, url: String },
+}
+
+/// Microsoft's document for all tenants has `{tenantid}` in the issuer's name.
+fn advice_on(found: &str) -> &'static str {
+    if found.contains('{') {
+        "it stands for many issuers, so name your own tenant in 'issuer', or write the endpoints"
+    } else {
+        "'issuer' must be exactly as the issuer writes it"
+    }
 }
 
 /// A text of a document for a message: without control characters, and not too long.
@@ -254,6 +264,11 @@ mod tests {
                 r#"{"issuer":"https://i/"}"#,
                 "is of the issuer \"https://i/\", and not of \"https://i\": 'issuer' must be exactly as the issuer \
                  writes it",
+            ),
+            (
+                r#"{"issuer":"https://i/{tenantid}/v2.0"}"#,
+                "is of the issuer \"https://i/{tenantid}/v2.0\", and not of \"https://i\": it stands for many issuers, \
+                 so name your own tenant in 'issuer', or write the endpoints",
             ),
             (
                 r#"{"issuer":"https://i","token_endpoint":"http://i/t"}"#,

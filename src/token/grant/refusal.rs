@@ -17,6 +17,8 @@ const OTHER_MEMBERS: [&str; 5] = ["errorCode", "error_code", "code", "status", "
 const NUMBERED: &str = "errcode";
 /// Values of `error` that mean success.
 const NO_ERROR: [&str; 8] = ["", "0", "ok", "success", "none", "null", "false", "no_error"];
+/// Codes of RFC 8628 §3.5 that Twitch has in the place of a sentence.
+const OF_DEVICE: [&str; 2] = ["authorization_pending", "slow_down"];
 /// Members that hold a description.
 const DESCRIPTIONS: [&str; 7] = [
     "error_description", "message", "msg", "error_message", "errorSummary", "description", "errmsg",
@@ -53,7 +55,9 @@ pub(super) fn any_code(answer: &Value, fields: &TokenFields, status: u16) -> Opt
     let objects = [Some(answer), first].into_iter().flatten();
     let codes = objects.flat_map(|object| OTHER_MEMBERS.iter().filter_map(|key| text(object, key)));
     let of_field = first.and_then(code_of_field);
-    let code = best(codes.filter_map(shown).chain(of_field).collect());
+    let of_device = text(answer, "message").filter(|message| OF_DEVICE.contains(message));
+    let of_device = of_device.map(str::to_owned);
+    let code = best(codes.filter_map(shown).chain(of_field).chain(of_device).collect());
     let code = code.map(|code| detailed(code, answer, fields, status)).or_else(|| {
         let dead = description_names_dead_token(answer, fields, status);
         dead.then(|| format!("{UNNAMED}/{DEAD_BY_DESCRIPTION}"))
