@@ -175,7 +175,8 @@ bound, 78 the configuration is wrong.";
 
 const RELOAD_EXIT_CODES: &str = "\
 Exit codes: 0 the file is in use, 1 no evertoken runs there or it rejected the file, 2 usage,
-78 the file is wrong. After any code but 0, the old configuration stays in use.";
+78 the file is wrong. After any code but 0, the old configuration stays in use, unless it
+says that evertoken did not tell how the reload went, as with a full state folder.";
 
 /// The largest process id on Linux.
 const MAX_PROCESS: i64 = 4_194_304;

@@ -17,8 +17,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::commands::common::{
-    Done, FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, is_printed, say, say_all, say_out,
-    tell, text_of, variable,
+    BAD_CONFIG, Done, FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, is_printed, say,
+    say_all, say_out, tell, text_of, variable,
 };
 
 /// The longest wait for the configuration and the files that it names: a health check must not hang with the disk of one.
@@ -26,16 +26,20 @@ const READ_MAX: Duration = Duration::from_secs(2);
 /// The stack of the thread that reads them.
 const READ_STACK_BYTES: usize = 512 * 1024;
 
-/// Reads an unnamed configuration only if no URL was given. A broken one does not keep it from asking the instance, which
+/// Reads an unnamed configuration only if no URL was given. A named one that does not exist is a mistake. A broken one does not keep it from asking the instance, which
 /// runs with an earlier one.
 pub(crate) fn run(config: Option<&Path>, place: &Place, options: status::StatusOptions) -> Done {
     let usual = Path::new(USUAL_FILE);
     let found = (!matches!(place, Place::Url(_)) && usual.exists()).then_some(usual);
     let written = config.or(found).map(ConfigOnDisk::read_in_time).unwrap_or_default();
-    let done = ask(&written, place, options);
-    if options.form != status::OutputForm::Quiet {
-        say_all(&written.mistakes);
+    let is_missing = |path: &Path| !path.exists() && matches!(place, Place::Configured);
+    if config.is_some_and(is_missing) {
+        // The usual address may be another instance's.
+        written.say(options);
+        return Err(ExitCode::from(BAD_CONFIG));
     }
+    let done = ask(&written, place, options);
+    written.say(options);
     done
 }
 
@@ -65,6 +69,12 @@ impl ConfigOnDisk {
                 format!("{}: the disk of a file that it names does not answer", path.display());
             Self { text: text_of(path).ok(), mistakes: vec![what], config: None }
         })
+    }
+
+    fn say(&self, options: status::StatusOptions) {
+        if options.form != status::OutputForm::Quiet {
+            say_all(&self.mistakes);
+        }
     }
 
     fn read(path: &Path) -> Self {

@@ -323,6 +323,19 @@ fn usage_is_2_and_help_is_0() {
     }
 }
 
+/// It asked the usual address, and told of whatever evertoken was there.
+#[test]
+fn the_status_by_a_file_that_does_not_exist_is_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    for (quiet, told) in [(&[][..], "no.yaml: can't be read: No such file"), (&["--quiet"], "")] {
+        let arguments = [&["status", "--config", "no.yaml"], quiet].concat();
+        let output = run(folder.path(), &arguments, &[]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.starts_with(told) && said.is_empty() == told.is_empty(), "{said}");
+    }
+}
+
 /// `evertoken key NAME > /dev/full` ended with 0: the key was lost, and nobody was told.
 #[test]
 fn output_that_could_not_be_printed_was_a_success() {

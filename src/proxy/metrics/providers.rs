@@ -91,8 +91,11 @@ pub(super) fn families(providers: &[ProviderNow<'_>]) -> [FamilyText; 8] {
         if let Some(at) = provider.refresh_token_expires_at {
             *refresh_token_expiry.of([name]) = seconds_since_1970(at);
         }
-        *refreshes.of(["success", name]) = provider.successes;
-        *refreshes.of(["failure", name]) = provider.failures;
+        // The counts of a disabled provider go on once it is enabled again: 0 meanwhile would be a reset.
+        if provider.is_ready.is_some() {
+            *refreshes.of(["success", name]) = provider.successes;
+            *refreshes.of(["failure", name]) = provider.failures;
+        }
     }
     [
         refreshes.text(),

@@ -1,7 +1,7 @@
 //! The state folder: creates it, and finds others who could read or write it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
 use std::path::Path;
 
@@ -32,10 +32,16 @@ pub(super) fn give_to_owner(file: &File, folder: &Path) {
     }
 }
 
-/// Succeeds if files can be created in `folder`; creates a missing folder.
+/// The least room that a state file needs: a block of most file systems.
+const ROOM_MIN_BYTES: usize = 4096;
+
+/// Succeeds if files can be created in `folder`, and one of them has room; creates a missing folder.
 pub(crate) fn check_writable(folder: &Path) -> io::Result<()> {
     make_folder(folder)?;
-    tempfile::Builder::new().prefix(".check-").tempfile_in(folder).map(drop)
+    let mut file = tempfile::Builder::new().prefix(".check-").tempfile_in(folder)?;
+    // Some file systems take the bytes and find no room for them later.
+    file.write_all(&[0; ROOM_MIN_BYTES])?;
+    file.as_file().sync_data()
 }
 
 /// The same, as far as it can be told without creating `folder`: for a missing folder, succeeds if it could be created.

@@ -105,6 +105,20 @@ fn a_full_disk_costs_no_token() {
     costs_no_token(fill, "rm state/fill");
 }
 
+/// The check made an empty file, for which there is room.
+#[test]
+fn a_check_finds_a_full_disk() {
+    let folder = folder("http://127.0.0.1:9");
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    let fill = "mount -t tmpfs -o size=64k none state; dd if=/dev/zero of=state/fill 2>/dev/null";
+    let script = format!("unshare -m sh -c '{fill}; exec {} check'", evertoken());
+    let output = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output();
+    let output = output.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("can't be written") && told.contains("No space left"), "{told}");
+}
+
 #[test]
 fn a_read_only_disk_costs_no_token() {
     costs_no_token("mount -t tmpfs -o ro none state", "mount -o remount,rw state");
