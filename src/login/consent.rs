@@ -1,7 +1,9 @@
 //! The person's consent to a refresh token, which a login with found endpoints asks for. Pure.
 
-/// Hosts of Microsoft Entra. Where an administrator has consented for all, it asks people who insist on their own consent for an
-/// administrator once more; and it gives a refresh token without.
+use crate::token::scope::OFFLINE;
+
+/// Hosts of Microsoft Entra, which gives a refresh token without. Where only an administrator may consent, and has done so for
+/// all, `prompt=consent` would ask for one again.
 const ENTRA: [&str; 4] = [
     "https://login.microsoftonline.com/",
     "https://login.microsoftonline.us/",
@@ -11,7 +13,7 @@ const ENTRA: [&str; 4] = [
 
 /// Adds `prompt=consent` to `url`, without which `offline_access` is ignored (`OpenID` Connect Core §11).
 pub(super) fn ask(url: &mut String, scope: Option<&str>) {
-    let is_offline = scope.is_some_and(|scope| scope.split(' ').any(|one| one == "offline_access"));
+    let is_offline = scope.is_some_and(|scope| scope.split(' ').any(|one| one == OFFLINE));
     let is_of_entra = ENTRA.iter().any(|host| url.starts_with(host));
     if is_offline && !is_of_entra && !url.contains("prompt=") {
         let joint = if url.contains('?') { '&' } else { '?' };

@@ -9,7 +9,7 @@ use crate::login::callback::printable;
 use crate::login::refused;
 use crate::secret::Secret;
 use crate::token::assertion::Assertions;
-use crate::token::grant::codes::Meaning;
+use crate::token::grant::codes::{Meaning, without_detail};
 use crate::token::grant::{self, Class, Failure, TokenRequest, What, request_with};
 use crate::token::sender::TokenAnswer;
 
@@ -109,8 +109,8 @@ impl DeviceAuthorization {
             ),
             // A cut address leads nowhere.
             complete: text("verification_uri_complete")
-                .map(printable)
-                .filter(|whole| text("verification_uri_complete") == Some(whole.as_str())),
+                .filter(|address| printable(address) == *address)
+                .map(str::to_owned),
             lifetime_ms: millis("expires_in")
                 .filter(|ms| *ms > 0)
                 .unwrap_or(LIFETIME_MS)
@@ -163,7 +163,7 @@ impl Poll {
             && !code.is_empty()
             && Meaning::of(code) == Meaning::Unknown;
         // Microsoft's own code follows (`authorization_pending/AADSTS70016`).
-        match code.split('/').next().unwrap_or_default() {
+        match without_detail(code) {
             "authorization_pending" => Ok(self.interval_ms),
             "slow_down" => Ok(self.slower(self.interval_ms + SLOW_DOWN_MS)),
             // The second of each is Microsoft's.
@@ -301,9 +301,12 @@ mod tests {
     }
 
     fn failure(status: u16, code: &str) -> Failure {
-        let body = format!(r#"{{"error":"{code}"}}"#);
-        grant::read(status, &Headers::new(), body.as_bytes(), &TokenFields::default(), SENT)
-            .unwrap_err()
+        failure_of(status, &format!(r#"{{"error":"{code}"}}"#))
+    }
+
+    fn failure_of(status: u16, body: &str) -> Failure {
+        let fields = TokenFields::default();
+        grant::read(status, &Headers::new(), body.as_bytes(), &fields, SENT).unwrap_err()
     }
 
     /// Microsoft describes each error, and the login ended with the first poll.
@@ -314,9 +317,7 @@ mod tests {
             let body = format!(
                 r#"{{"error":"{code}","error_description":"{described}","error_codes":[7]}}"#
             );
-            let fields = TokenFields::default();
-            let failure = grant::read(400, &Headers::new(), body.as_bytes(), &fields, SENT);
-            poll.after_error(&failure.unwrap_err())
+            poll.after_error(&failure_of(400, &body))
         };
         let pending =
             "AADSTS70016: OAuth 2.0 device flow error. Authorization is pending. Continue polling.";
@@ -338,9 +339,7 @@ mod tests {
         let mut poll = Poll { interval_ms: 5_000 };
         let mut after = |message: &str| {
             let body = format!(r#"{{"status":400,"message":"{message}"}}"#);
-            let fields = TokenFields::default();
-            let failure = grant::read(400, &Headers::new(), body.as_bytes(), &fields, SENT);
-            poll.after_error(&failure.unwrap_err())
+            poll.after_error(&failure_of(400, &body))
         };
         assert_eq!(after("authorization_pending"), Ok(5_000));
         assert_eq!(after("slow_down"), Ok(10_000));

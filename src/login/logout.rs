@@ -9,6 +9,7 @@ use crate::record::SavedAccess;
 use crate::secret::Secret;
 use crate::token::assertion::{Assertions, SigningStamp};
 use crate::token::discovery;
+use crate::token::grant::codes::without_detail;
 use crate::token::grant::{self, What};
 use crate::token::refresher::{EndingTokens, NotStored, Setup, TICK_MS, log_out};
 
@@ -118,12 +119,12 @@ fn revoke_all(
     }
 }
 
-/// The time at which a token lost its force.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The time at which a token was revoked.
 enum Revoked {
+    /// By this request.
     Now,
-    /// Keycloak, Google and others answer `invalid_token` then, mostly for the access token of a refresh token that was
-    /// just revoked (RFC 7009 §2.2 takes that for a success).
+    /// Before it. Keycloak, Google and others then answer `invalid_token`, above all for the access token of a refresh token
+    /// that was just revoked. RFC 7009 §2.2 takes that for a success.
     Before,
 }
 
@@ -150,21 +151,17 @@ fn revoke(
     let answer = (setup.link.send)(&request, REQUEST_MAX.into(), &|| false)
         .map_err(|failure| NotRevoked::Failed(format!("{url}: {}", failure.what)))?;
     let fields = &setup.config.token_fields;
-    match grant::read(answer.status, &answer.headers, &answer.body, fields, sent) {
-        // An answer without an error is a success, whatever its content (RFC 7009 §2.2).
-        Ok(_) => Ok(Revoked::Now),
-        Err(failure) => match failure.without(setup.config.secrets().chain(all.secrets())).what {
-            What::Status(_, Some(code))
-                if code.split('/').next() == Some("unsupported_token_type") =>
-            {
-                Err(NotRevoked::Unsupported("the issuer revokes no tokens of this kind".into()))
-            }
-            What::Status(_, Some(code)) if code.split('/').next() == Some("invalid_token") => {
-                Ok(Revoked::Before)
-            }
-            what @ What::Status(..) => Err(NotRevoked::Failed(format!("{url} answers {what}"))),
-            _ => Ok(Revoked::Now),
-        },
+    let read = grant::read(answer.status, &answer.headers, &answer.body, fields, sent);
+    // An answer without an error is a success, whatever its content (RFC 7009 §2.2).
+    let Err(failure) = read else { return Ok(Revoked::Now) };
+    let what = failure.without(setup.config.secrets().chain(all.secrets())).what;
+    let What::Status(_, code) = &what else { return Ok(Revoked::Now) };
+    match code.as_deref().map(without_detail) {
+        Some("unsupported_token_type") => {
+            Err(NotRevoked::Unsupported("the issuer revokes no tokens of this kind".into()))
+        }
+        Some("invalid_token") => Ok(Revoked::Before),
+        _ => Err(NotRevoked::Failed(format!("{url} answers {what}"))),
     }
 }
 

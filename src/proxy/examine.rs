@@ -102,7 +102,7 @@ pub(super) fn examine(
     }
 }
 
-/// What the first pieces of an event stream with these `headers` show; None as long as its first event is not there.
+/// The meaning of the first pieces of an event stream with these `headers`; None as long as its first event is not there.
 pub(super) fn of_first_pieces(
     headers: &Headers,
     pieces: Peeked<'_>,

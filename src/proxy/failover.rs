@@ -271,8 +271,9 @@ fn look_in_passing(
     })
 }
 
-/// What an answer is passed on with.
+/// The companions of an answer on its way to the client.
 struct Passing {
+    /// Counts its tokens.
     observer: Observer,
     /// The kept part of the request's body.
     asked: Option<TakenBody>,

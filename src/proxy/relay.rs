@@ -20,16 +20,16 @@ pub(crate) enum Relayed {
 /// Copies `from` to `to` until its end. It writes each piece before it waits for more, so that neither the head nor
 /// an event waits for the next. `observer` sees each piece after it was written.
 pub(crate) fn relay(from: &mut dyn Pieces, to: &mut Reply<'_>, observer: &mut Observer) -> Relayed {
-    let never = |_: &[u8], _| false;
+    let is_enough = |_: &[u8], _| false;
     loop {
-        if let Some(end) = relay_until(from, to, observer, never) {
+        if let Some(end) = relay_until(from, to, observer, is_enough) {
             return end;
         }
     }
 }
 
-/// The same until `is_enough` says so, which sees each piece, and whether it is the last one, before it is written; None if
-/// more may come.
+/// The same, but it stops after a piece of which `is_enough` is true; that sees each piece before it is written, and whether it is
+/// the last one. Returns the end, or None if more may come.
 pub(crate) fn relay_until(
     from: &mut dyn Pieces,
     to: &mut Reply<'_>,

@@ -24,7 +24,7 @@ mod tolerant;
 pub use answer::TOKEN_ANSWER_MAX_BYTES;
 use answer::{ResponseFormat, TokenResponse};
 pub(crate) use answer::{is_of_use, parse};
-use codes::{IN_PROGRESS, Meaning};
+use codes::{IN_PROGRESS, Meaning, without_detail};
 pub(crate) use failure::AssertionFault;
 pub use failure::{Class, Failure, Reached, What};
 #[cfg(test)]
@@ -118,7 +118,7 @@ pub(crate) fn read_any(
 /// Another text may be anything.
 pub(crate) fn error_in(answer: &Value, fields: &TokenFields) -> Option<String> {
     let code = refusal::standard_code(answer, fields, 200)?;
-    let code = code.split('/').next().filter(|code| Meaning::of(code) != Meaning::Unknown);
+    let code = Some(without_detail(&code)).filter(|code| Meaning::of(code) != Meaning::Unknown);
     Some(code.map_or_else(String::new, |code| format!(" ({code})")))
 }
 

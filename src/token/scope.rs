@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The scope that asks for a refresh token (`OpenID` Connect Core §11).
-const OFFLINE: &str = "offline_access";
+pub(crate) const OFFLINE: &str = "offline_access";
 /// The longest granted scope that is remembered; words beyond it count as not granted.
 const SCOPE_MAX_BYTES: usize = 16 * 1024;
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::token::scope::OFFLINE;
+
 /// The values of an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProviderEntry {
@@ -55,7 +57,6 @@ pub(crate) fn scope(
     of_resource: &[String],
     of_issuer: &[String],
 ) -> Option<String> {
-    const OFFLINE: &str = "offline_access";
     let asked = challenge.map_or_else(|| of_resource.join(" "), str::to_owned);
     let mut scopes: Vec<&str> = asked.split_whitespace().collect();
     if of_issuer.iter().any(|one| one == OFFLINE) && !scopes.contains(&OFFLINE) {

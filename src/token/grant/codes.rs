@@ -166,10 +166,14 @@ impl Meaning {
     }
 }
 
+/// The code without the issuer's own one behind it: `invalid_grant` of `invalid_grant/AADSTS700082`.
+pub(crate) fn without_detail(code: &str) -> &str {
+    code.split_once('/').map_or(code, |(code, _)| code)
+}
+
 /// True if `code` says that the issuer does not support the grant type.
 fn is_grant_type(code: &str) -> bool {
-    let first = code.split('/').next().unwrap_or_default().to_ascii_lowercase();
-    GRANT_TYPE.contains(&first.as_str())
+    GRANT_TYPE.contains(&without_detail(code).to_ascii_lowercase().as_str())
 }
 
 #[cfg(test)]
